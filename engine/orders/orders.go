@@ -1,0 +1,42 @@
+package orders
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/doorbuster/doorbuster/engine"
+)
+
+// Refusals of this package. They come wrapped with the ids they are about.
+var (
+	ErrNoSale      = errors.New("no such sale")
+	ErrNoSKU       = errors.New("no such item in the sale")
+	ErrNoOrder     = errors.New("no such order")
+	ErrSaleExists  = errors.New("sale exists already")
+	ErrState       = errors.New("not possible in the present state")
+	ErrEpochMoved  = errors.New("the sale's epoch has moved")
+	ErrNotWritable = errors.New("cannot be written to PostgreSQL")
+)
+
+// MaxBatch is the most orders of one transaction.
+const MaxBatch = 16 * engine.MaxGroup
+
+// Store runs the transactions. It is safe for use by many goroutines.
+type Store struct {
+	pool *pgxpool.Pool
+}
+
+// New returns a store on the pool, which stays the caller's to close. The pool
+// must be one for the sale path (postgres.Options without Analytical).
+func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
+
+// Note says on whose word something was done by hand, for the trail.
+type Note struct {
+	Who string // account, or the name of the part of the engine
+	Why string
+}
+
+// Ping tells whether PostgreSQL answers.
+func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
