@@ -1,0 +1,2 @@
+// Package stock decides who gets a unit.
+package stock
