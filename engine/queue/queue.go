@@ -1,10 +1,11 @@
 package queue
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"log/slog"
-	"net"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -14,11 +15,17 @@ import (
 // Queues is the number of ingest queues.
 const Queues = 8
 
-// DefaultPrefix begins the names of the exchange and queues.
-const DefaultPrefix = "doorbuster."
+// Defaults of Config and ConsumeOptions.
+const (
+	DefaultPrefix   = "doorbuster."
+	DefaultChannels = 4  // of a publisher
+	DefaultWindow   = 16 // unconfirmed messages per channel
+	DefaultPrefetch = 32 // unacknowledged messages per consumer
+	DefaultMaxBatch = 4  // of them handed over at once
+)
 
-// Failures of Publish. Other errors are possible too (the end of ctx, a channel
-// that broke): after any error the message may or may not be in the queue.
+// Failures of Publish. The end of ctx is one too. After ErrDown the message was
+// never sent; after any other error it may or may not be in the queue.
 var (
 	ErrDown       = errors.New("queue: no connection to the broker")
 	ErrBlocked    = errors.New("queue: the broker blocks publishers (memory or disk alarm)")
@@ -30,35 +37,42 @@ var (
 // Config says where the broker is. The zero value of everything but URL works.
 type Config struct {
 	URL        string // amqp://user:password@host:port/vhost
-	Prefix     string // of all names; default DefaultPrefix
+	Prefix     string // of the names of exchanges and queues; default DefaultPrefix
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 
-	Channels int // of a publisher; default 4
-	Window   int // unconfirmed messages per channel of a publisher; default 16
-
-	// Dial replaces net.Dialer.DialContext, in tests.
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	Channels int // of a publisher; default DefaultChannels
+	Window   int // unconfirmed messages per channel; default DefaultWindow
 }
 
-// IngestQueue returns the number of the ingest queue of a sale, in [0, Queues).
+func (c Config) withDefaults() (Config, error) {
+	if c.Prefix == "" {
+		c.Prefix = DefaultPrefix
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	if c.Channels <= 0 {
+		c.Channels = DefaultChannels
+	}
+	if c.Window <= 0 {
+		c.Window = DefaultWindow
+	}
+	if _, err := amqp.ParseURI(c.URL); err != nil {
+		return c, fmt.Errorf("queue: URL of the broker: %w", err) // says nothing of the password
+	}
+	return c, nil
+}
+
+// IngestQueue returns the number of the ingest queue of a sale, in [0, Queues):
+// its FNV-1a hash. It must never change while messages are queued.
 func IngestQueue(sale engine.SaleID) int {
-	h := uint32(2166136261) // FNV-1a; must never change while messages are queued
+	h := uint32(2166136261)
 	for i := range len(sale) {
 		h = (h ^ uint32(sale[i])) * 16777619
 	}
 	return int(h % Queues)
-}
-
-// Declare makes the exchanges and queues. Calling it again changes nothing; it
-// fails if they exist with other properties.
-func Declare(ctx context.Context, cfg Config) error { return errors.ErrUnsupported }
-
-// Delete deletes the exchanges and queues with everything in them.
-func Delete(ctx context.Context, cfg Config) error { return errors.ErrUnsupported }
-
-// Depths returns how many messages are ready (not those handed to a consumer
-// and not acknowledged) in each ingest queue and in the dead-letter queue.
-func Depths(ctx context.Context, cfg Config) (ingest []int, dead int, err error) {
-	return nil, 0, errors.ErrUnsupported
 }
