@@ -60,38 +60,6 @@ const (
 	Declined Outcome = 2 // final for this key; so is a key that Void closed
 )
 
-// State is where a charge stands at the provider. Numbers are stored in the
-// sandbox's ledger file as letters, not as these values.
-type State byte
-
-// The states of a charge.
-const (
-	StateDeclined   State = 1 // nothing was or will be authorised
-	StateAuthorised State = 2
-	StateCaptured   State = 3 // Refunded may be above 0
-	StateVoided     State = 4 // closed; nothing was captured
-	StateRefunded   State = 5 // everything captured was given back
-)
-
-// String names the state.
-func (s State) String() string {
-	names := [...]string{"", "declined", "authorised", "captured", "voided", "refunded"}
-	if int(s) >= len(names) || s == 0 {
-		return "unknown"
-	}
-	return names[s]
-}
-
-// ParseState reads what State.String writes.
-func ParseState(s string) (State, error) {
-	for st := StateDeclined; st <= StateRefunded; st++ {
-		if st.String() == s {
-			return st, nil
-		}
-	}
-	return 0, fmt.Errorf("charge state %q", s)
-}
-
 // Request asks for an authorisation.
 type Request struct {
 	Key    string // see Key
@@ -103,18 +71,6 @@ type Request struct {
 // Auth is the answer to a Request.
 type Auth struct {
 	Outcome Outcome
-}
-
-// Charge is what a provider has under one key. Amounts are in minor units of
-// Currency. A key that was voided before any authorise came has Amount 0.
-type Charge struct {
-	Key      string
-	Order    engine.OrderID
-	Amount   int64 // authorised, or asked for if declined
-	Captured int64
-	Refunded int64
-	Currency string // ISO 4217
-	State    State
 }
 
 // Provider takes money for orders. Every method honours ctx; its end makes the
