@@ -3,8 +3,15 @@ package backing
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
 )
 
 // Name names one backing service.
@@ -18,9 +25,12 @@ const (
 	Prometheus Name = "prometheus"
 )
 
+// order is the order in which services are told about.
+var order = []Name{Redis, RabbitMQ, PostgreSQL, Prometheus}
+
 // DefaultDir is where the state lies when Config.Dir is empty, below the current
 // directory.
-const DefaultDir = ".doorbuster/dev"
+const DefaultDir = ".doorbuster/default"
 
 var (
 	// ErrNotUp is returned by Open where no Up has been before.
@@ -97,37 +107,286 @@ const (
 )
 
 // Services are the backing services of one directory.
-type Services struct{}
+type Services struct {
+	cfg Config
+	m   machine
 
-// Up brings up what cfg asks for and returns when every server has answered in
-// its own protocol. What already runs is left alone, so a second call is
-// harmless; a server that ran on another Fsync is told the new one.
-func Up(_ context.Context, _ Config) (*Services, error) { return nil, ErrMissing }
+	mu    sync.Mutex
+	known *state // as it was when last read
+}
+
+// Time limits that a caller's ctx can only shorten.
+const (
+	pingTimeout   = 3 * time.Second
+	listenTimeout = 10 * time.Second
+)
 
 // Open returns the services an earlier Up of cfg.Dir brought up, running or not.
 // It starts nothing. ErrNotUp if there was none.
-func Open(_ Config) (*Services, error) { return nil, ErrNotUp }
+func Open(cfg Config) (*Services, error) {
+	s, err := open(cfg, thisMachine())
+	if err != nil {
+		return nil, err
+	}
+	return s, s.reload()
+}
 
-// URLs returns where the servers are.
-func (s *Services) URLs() URLs { return URLs{} }
+func open(cfg Config, m machine) (*Services, error) {
+	if cfg.Dir == "" {
+		cfg.Dir = DefaultDir
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Dir = dir
+	switch cfg.Fsync {
+	case "", FsyncDefault, "always", "no":
+	default:
+		return nil, fmt.Errorf("fsync %q: want everysec, always or no", cfg.Fsync)
+	}
+	return &Services{cfg: cfg, m: m}, nil
+}
 
-// Status asks every service for a sign of life, side by side.
-func (s *Services) Status(_ context.Context) []ServiceStatus { return nil }
+// reload reads state.json again.
+func (s *Services) reload() error {
+	st, err := readState(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.known = st
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Services) snapshot() *state {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known
+}
+
+// URLs returns where the servers are, running or not.
+func (s *Services) URLs() URLs {
+	at := func(name Name) string {
+		if r := s.snapshot().Services[name]; r != nil {
+			return r.URL
+		}
+		return ""
+	}
+	return URLs{Redis: at(Redis), AMQP: at(RabbitMQ), Database: at(PostgreSQL), Prometheus: at(Prometheus)}
+}
+
+// Dir returns the directory with a service's configuration, data and log; empty
+// where it is not a process of ours.
+func (s *Services) Dir(name Name) string {
+	st := s.snapshot()
+	if r := st.Services[name]; r == nil || r.Mode != Own {
+		return ""
+	}
+	return filepath.Join(st.Data, string(name))
+}
+
+// Status asks every service for a sign of life, side by side, and returns after
+// 3 s at the latest.
+func (s *Services) Status(ctx context.Context) []ServiceStatus {
+	if err := s.reload(); err != nil && s.snapshot() == nil {
+		return nil
+	}
+	st := s.snapshot()
+	var out []ServiceStatus
+	for _, name := range order {
+		if r := st.Services[name]; r != nil {
+			out = append(out, ServiceStatus{Name: name, Mode: r.Mode, Address: hostPort(r.URL), Dir: s.Dir(name)})
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range out {
+		wg.Go(func() { s.look(ctx, st.Services[out[i].Name], &out[i]) })
+	}
+	wg.Wait()
+	return out
+}
+
+// look fills in how one service is now.
+func (s *Services) look(ctx context.Context, r *record, out *ServiceStatus) {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	if r.Mode == Own {
+		p := r.Processes[roleServer]
+		if !p.alive() {
+			out.Problem = "not running"
+			return
+		}
+		out.PID = p.PID
+	}
+	if err := kinds[out.Name].ping(ctx, r.URL); err != nil {
+		out.Problem = err.Error()
+		return
+	}
+	out.Up = true
+}
+
+func hostPort(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
 
 // Kill ends a service at once (SIGKILL to it and all its children), as a power
-// cut would. Its data stays. Killing what does not run is no error.
-func (s *Services) Kill(_ context.Context, _ Name) error { return ErrUnknown }
+// cut would, and returns when they are gone. Its data stays. Killing what does
+// not run is no error. ErrForeign for a server that was given by its URL.
+func (s *Services) Kill(ctx context.Context, name Name) error {
+	return s.one(ctx, name, func(st *state, r *record) error {
+		if r.Mode == Compose {
+			return s.containers(st).kill(ctx, name)
+		}
+		return r.Processes[roleServer].end(ctx, syscall.SIGKILL, 0)
+	})
+}
 
 // Start starts a service again, on the same port and data, and returns when it
-// answers. Starting what runs is no error.
-func (s *Services) Start(_ context.Context, _ Name) error { return ErrUnknown }
+// answers. Starting what runs is no error. ErrForeign as for Kill.
+func (s *Services) Start(ctx context.Context, name Name) error {
+	return s.one(ctx, name, func(st *state, _ *record) error { return s.start(ctx, st, name) })
+}
 
-// Wipe deletes a stopped service's data: the next Start finds it empty.
-func (s *Services) Wipe(_ context.Context, _ Name) error { return ErrUnknown }
+// Wipe deletes a stopped service's data: the next Start finds it empty. It is an
+// error if the service runs.
+func (s *Services) Wipe(ctx context.Context, name Name) error {
+	return s.one(ctx, name, func(st *state, r *record) error {
+		if r.Mode == Compose {
+			return s.containers(st).wipe(ctx, name)
+		}
+		if p := r.Processes[roleServer]; p.alive() {
+			return fmt.Errorf("wipe: process %d still runs", p.PID)
+		}
+		return os.RemoveAll(filepath.Join(st.Data, string(name), dataName))
+	})
+}
 
-// Down stops every server of ours and returns when none of their processes is
-// left. Data and ports stay for the next Up. Calling it twice is harmless.
-func (s *Services) Down(_ context.Context) error { return nil }
+// one does something to one service of ours, under its lock.
+func (s *Services) one(ctx context.Context, name Name, do func(*state, *record) error) error {
+	if kinds[name] == nil {
+		return fmt.Errorf("%s: %w", name, ErrUnknown)
+	}
+	unlock, err := lock(ctx, s.cfg.Dir, string(name))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	st, err := readState(s.cfg.Dir) // a copy of its own: start changes it
+	if err != nil {
+		return err
+	}
+	r := st.Services[name]
+	switch {
+	case r == nil:
+		return fmt.Errorf("%s: %w", name, ErrUnknown)
+	case r.Mode == Given:
+		return fmt.Errorf("%s: %w", name, ErrForeign)
+	}
+	if err := do(st, r); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return s.reload()
+}
 
-// Remove is Down, and deletes all data and the state.
-func (s *Services) Remove(_ context.Context) error { return nil }
+// Down stops every server of ours, side by side and in order where they can, and
+// returns when none of their processes is left. Data and ports stay for the next
+// Up. Calling it twice is harmless.
+func (s *Services) Down(ctx context.Context) error {
+	unlock, err := lock(ctx, s.cfg.Dir, lockSetup)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.down(ctx)
+}
+
+func (s *Services) down(ctx context.Context) error {
+	errs := make([]error, len(order))
+	var wg sync.WaitGroup
+	for i, name := range order {
+		wg.Go(func() {
+			err := s.one(ctx, name, func(st *state, r *record) error { return s.stop(ctx, st, name, r) })
+			if !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrForeign) {
+				errs[i] = err
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// stop stops one service: the server first, then what it needed.
+func (s *Services) stop(ctx context.Context, st *state, name Name, r *record) error {
+	if r.Mode == Compose {
+		return s.containers(st).stop(ctx, name)
+	}
+	running := r.Processes[roleServer].alive()
+	errs := []error{r.Processes[roleServer].end(ctx, kinds[name].quit, stopGrace)}
+	for role, p := range r.Processes {
+		if role != roleServer {
+			errs = append(errs, p.end(ctx, syscall.SIGTERM, stopGrace))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if running {
+		s.tell("%s: stopped", name)
+	}
+	return update(ctx, s.cfg.Dir, func(st *state) error {
+		st.Services[name].Processes = nil
+		return nil
+	})
+}
+
+// Remove is Down, and deletes all data and the state. Other files in the
+// directory stay.
+func (s *Services) Remove(ctx context.Context) error {
+	unlock, err := lock(ctx, s.cfg.Dir, lockSetup)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.down(ctx); err != nil {
+		return err
+	}
+	st := s.snapshot()
+	var errs []error
+	for _, name := range order {
+		if r := st.Services[name]; r != nil && r.Mode == Compose {
+			errs = append(errs, s.containers(st).remove(ctx))
+			break
+		}
+	}
+	for _, name := range order {
+		errs = append(errs, os.RemoveAll(filepath.Join(st.Data, string(name))), os.RemoveAll(filepath.Join(s.cfg.Dir, string(name))),
+			os.RemoveAll(filepath.Join(s.cfg.Dir, string(name)+lockSuffix)))
+	}
+	if st.Data != s.cfg.Dir {
+		errs = append(errs, os.RemoveAll(st.Data))
+	}
+	for _, file := range []string{stateFile, composeFile, lockState + lockSuffix, lockSetup + lockSuffix} {
+		errs = append(errs, os.RemoveAll(filepath.Join(s.cfg.Dir, file)))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Services) containers(st *state) containers {
+	return containers{dir: s.cfg.Dir, state: st, m: s.m}
+}
+
+// tell writes one line of progress.
+func (s *Services) tell(format string, args ...any) {
+	if s.cfg.Progress == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, _ = fmt.Fprintf(s.cfg.Progress, format+"\n", args...)
+}

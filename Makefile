@@ -1,0 +1,68 @@
+# Two commands matter on a fresh machine: `make demo` and `make test`.
+#
+#   make demo               a real sale on private servers, and its proof
+#   make demo ARGS='...'    with flags of `bin/doorbuster demo`; KEEP=1 leaves all of it up
+#   make test               everything: lint, build, real servers, race detector
+#   make test-short         what needs no server
+#   make bench              measure, and write docs/BENCHMARKS.md
+#   make up | down          the private servers, for working by hand
+
+ARGS ?=
+GO ?= go
+# A checkout that belongs to someone else must build too: git refuses to tell its
+# revision there, and the build would fail on it.
+BUILD := $(GO) build -buildvcs=false
+TOOL := $(GO) build -C tools -buildvcs=false
+
+.PHONY: all build demo test test-short bench lint fmt clean up down
+
+all: build
+
+build:
+	@mkdir -p bin
+	$(BUILD) -o bin/doorbuster ./cmd/doorbuster
+
+demo: build
+	bin/doorbuster demo $(ARGS)
+
+test: lint build bin/testreport
+	@tools/test.sh
+
+test-short: build
+	$(GO) test -short -count=1 ./...
+
+bench: build
+	bin/doorbuster bench $(ARGS)
+
+lint: bin/golangci-lint
+	bin/golangci-lint run ./...
+
+fmt: bin/gofumpt
+	bin/gofumpt -l -w cmd dashboards deploy engine loadtest payment stock tools
+
+up: build
+	bin/doorbuster up $(ARGS)
+
+down: build
+	bin/doorbuster down $(ARGS)
+
+# Servers of ours that still run are stopped before their state is deleted.
+clean: build
+	@for s in .doorbuster/*/state.json; do \
+		[ ! -e "$$s" ] || bin/doorbuster down --wipe --dir "$$(dirname "$$s")" || exit 1; \
+	done
+	rm -rf bin .doorbuster
+
+# The tools have a go.mod of their own, so that their modules cannot move ours.
+# The linter takes about two minutes to build, once.
+bin/golangci-lint: tools/go.mod tools/go.sum
+	@echo "building golangci-lint (once, about two minutes)"
+	$(TOOL) -o ../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+bin/gofumpt: tools/go.mod tools/go.sum
+	$(TOOL) -o ../bin/gofumpt mvdan.cc/gofumpt
+	@touch $@
+
+bin/testreport: tools/testreport/main.go
+	$(TOOL) -o ../bin/testreport ./testreport

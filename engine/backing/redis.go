@@ -1,0 +1,95 @@
+package backing
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// FsyncDefault is Redis' appendfsync where Config.Fsync is empty: it may lose
+// its last second, which DESIGN's standard mode allows.
+const FsyncDefault = "everysec"
+
+var redisKind = kind{
+	name:     Redis,
+	accounts: []string{"redis"},
+	programs: []string{"redis-server"},
+	ports:    []string{portMain},
+	quit:     syscall.SIGTERM, // writes out the AOF and leaves
+	boot:     60 * time.Second,
+	prepare:  prepareRedis,
+	commands: func(s site) []command {
+		return []command{{role: roleServer, path: s.programs["redis-server"], args: []string{filepath.Join(s.dir, "redis.conf")}, env: s.environment(), dir: s.dir}}
+	},
+	url:    redisURL,
+	ping:   pingRedis,
+	settle: settleRedis,
+}
+
+func redisURL(s site) string {
+	u := url.URL{Scheme: "redis", User: url.UserPassword("", s.password), Host: s.address(), Path: "/0"}
+	return u.String()
+}
+
+// prepareRedis writes redis.conf. noeviction: a hold must never vanish to make
+// room. No snapshots: the AOF is the only file, so that a test that truncates it
+// really loses what it means to lose.
+func prepareRedis(_ context.Context, s site) error {
+	if err := s.who.makeDir(s.dataDir()); err != nil {
+		return err
+	}
+	lines := []string{
+		"bind " + loopback,
+		fmt.Sprintf("port %d", s.ports[portMain]),
+		"requirepass " + s.password,
+		`dir "` + s.dataDir() + `"`,
+		"daemonize no",
+		"appendonly yes",
+		"appendfsync " + s.fsync,
+		`save ""`,
+		"maxmemory-policy noeviction",
+		fmt.Sprintf("maxmemory %d", s.memory),
+		"tcp-backlog 511",
+	}
+	return s.who.writeFile(filepath.Join(s.dir, "redis.conf"), []byte(strings.Join(lines, "\n")+"\n"))
+}
+
+func redisClient(rawURL string) (*redis.Client, error) {
+	opt, err := redis.ParseURL(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	opt.MaxRetries, opt.DisableIdentity, opt.PoolSize = -1, true, 1
+	opt.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return redis.NewClient(opt), nil
+}
+
+// pingRedis wants a PONG; while Redis reads its AOF it answers LOADING, an error.
+func pingRedis(ctx context.Context, rawURL string) error {
+	rdb, err := redisClient(rawURL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rdb.Close() }()
+	return rdb.Ping(ctx).Err()
+}
+
+// settleRedis tells a Redis that was running already what this Up wants of it.
+func settleRedis(ctx context.Context, s site) error {
+	rdb, err := redisClient(redisURL(s))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rdb.Close() }()
+	if err := rdb.ConfigSet(ctx, "appendfsync", s.fsync).Err(); err != nil {
+		return err
+	}
+	return rdb.ConfigSet(ctx, "maxmemory", fmt.Sprint(s.memory)).Err()
+}

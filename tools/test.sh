@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# The second half of `make test`: both builds, vet, and every test with the race
+# detector on private servers, which are stopped at the end whatever happens. A
+# skipped test is a failure here. Expects bin/doorbuster and bin/testreport.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec </dev/null
+
+state=.doorbuster/test
+begun=$SECONDS
+
+step() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - begun)); }
+
+finish() {
+	code=$?
+	trap - EXIT
+	step "stopping the servers"
+	bin/doorbuster down --dir "$state" --wipe || code=1
+	if [ "$code" -eq 0 ]; then
+		printf '\nmake test: PASS in %d s\n' $((SECONDS - begun))
+	else
+		printf '\nmake test: FAIL (exit status %d) after %d s\n' "$code" $((SECONDS - begun))
+	fi
+	exit "$code"
+}
+
+step "vet, and the build without the market"
+go vet ./...
+go build -buildvcs=false -tags nomarket ./...
+
+step "private servers"
+bin/doorbuster down --dir "$state" --wipe # of a run that was cut off
+trap finish EXIT
+exports=$(bin/doorbuster up --dir "$state" --env)
+eval "$exports"
+export DOORBUSTER_REQUIRE_SERVERS=1
+
+step "tests, with the race detector"
+# Two packages at a time, whatever the number of cores: they share the servers.
+go test -json -race -count=1 -p 2 -timeout 12m ./... | bin/testreport
