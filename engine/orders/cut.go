@@ -2,22 +2,29 @@ package orders
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/postgres"
 )
 
 // Image is a sale at one cut: what the Redis keys of its new epoch are made of.
 type Image struct {
 	Sale       engine.Sale // of the new epoch; Items[i].Units is for sale in all
-	Live       []LiveOrder // every order that claims units
-	Tombstones []Tombstone // finished ones that claim none, while the sale's replay window lasts
+	Live       []LiveOrder // every order that claims units, by id
+	Tombstones []Tombstone // finished ones that claim none, while the sale's replay window lasts, by id
 	Covered    int64       // release rows that the image contains
 }
 
 // LiveOrder is an order that claims units.
 type LiveOrder struct {
 	engine.Order
-	Settled bool // confirmed: sold, not held
+	Settled  bool  // confirmed: sold, not held
+	Finished int64 // Unix seconds, if settled
 }
 
 // Tombstone is a finished order whose units are back.
@@ -29,56 +36,107 @@ type Tombstone struct {
 	Finished int64 // Unix seconds
 }
 
-// Freeze marks the sale as frozen if its epoch is still that one. False if it
-// is not.
-func (s *Store) Freeze(ctx context.Context, sale engine.SaleID, epoch int64) (bool, error) {
-	return false, errTODO
+// setFrozen compares the epoch and sets the flag.
+func (s *Store) setFrozen(ctx context.Context, sale engine.SaleID, epoch int64, frozen bool) (bool, error) {
+	in, err := s.info(ctx, sale)
+	if err != nil {
+		return false, err
+	}
+	tag, err := s.pool.Exec(ctx, `UPDATE sales SET frozen = $3 WHERE no = $1 AND epoch = $2`, in.no, epoch, frozen)
+	return err == nil && tag.RowsAffected() == 1, err
 }
 
-// Cut moves the sale from epoch to epoch+1, still frozen, and reads it, in one
-// transaction that has the sale to itself. ErrEpochMoved if another leader was
-// faster.
-func (s *Store) Cut(ctx context.Context, sale engine.SaleID, epoch int64) (Image, error) {
-	return Image{}, errTODO
+// Freeze marks the sale as frozen if its epoch is still that one. False if it
+// is not. Orders can still be ingested, and end; release rows cannot be marked.
+func (s *Store) Freeze(ctx context.Context, sale engine.SaleID, epoch int64) (bool, error) {
+	ok, err := s.setFrozen(ctx, sale, epoch, true)
+	if err != nil {
+		return false, fmt.Errorf("freeze sale %s: %w", sale, err)
+	}
+	return ok, nil
 }
 
 // Unfreeze lets the sale go on in that epoch. False if its epoch is another.
 func (s *Store) Unfreeze(ctx context.Context, sale engine.SaleID, epoch int64) (bool, error) {
-	return false, errTODO
+	ok, err := s.setFrozen(ctx, sale, epoch, false)
+	if err != nil {
+		return false, fmt.Errorf("unfreeze sale %s: %w", sale, err)
+	}
+	return ok, nil
 }
 
-// Incarnation returns the incarnation number of a Redis server; a server not
-// seen before gets one. No two servers have the same number.
-func (s *Store) Incarnation(ctx context.Context, server string) (int64, error) { return 0, errTODO }
-
-// RaiseIncarnation gives the server a new number, if it still has number from,
-// and returns the number it has now.
-func (s *Store) RaiseIncarnation(ctx context.Context, server string, from int64) (int64, error) {
-	return 0, errTODO
+// Cut moves the sale from epoch to epoch+1, still frozen, and reads it, in one
+// transaction that has the sale to itself. ErrEpochMoved if another leader was
+// faster. The transaction is READ COMMITTED: each statement sees what was
+// committed before it began, and the first one waits for the lock. A snapshot
+// taken before the lock would miss what was committed while it waited.
+func (s *Store) Cut(ctx context.Context, sale engine.SaleID, epoch int64) (Image, error) {
+	var img Image
+	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := postgres.LockSaleExclusive(ctx, tx, sale); err != nil {
+			return err
+		}
+		img = Image{}
+		var no int32
+		err := tx.QueryRow(ctx, `UPDATE sales SET epoch = epoch + 1, frozen = true WHERE id = $1 AND epoch = $2 RETURNING no`,
+			sale, epoch).Scan(&no)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrEpochMoved
+		}
+		if err != nil {
+			return err
+		}
+		// A withdraw is not in the image: PostgreSQL changes the units when Redis
+		// has said how many it took.
+		tag, err := tx.Exec(ctx, `UPDATE moves SET done = true WHERE sale_no = $1 AND NOT done AND op <> $2`, no, engine.Withdraw)
+		if err != nil {
+			return err
+		}
+		img.Covered = tag.RowsAffected()
+		var st Status
+		if img.Sale, st, err = readSale(ctx, tx, sale); err != nil {
+			return err
+		}
+		return img.read(ctx, tx, no, st.Now)
+	})
+	if err != nil {
+		return Image{}, fmt.Errorf("cut sale %s at epoch %d: %w", sale, epoch, err)
+	}
+	return img, nil
 }
 
-// MarkMarker notes that a worker has met the marker message with this nonce.
-func (s *Store) MarkMarker(ctx context.Context, nonce string) error { return errTODO }
-
-// SeenMarker tells whether some worker has met it.
-func (s *Store) SeenMarker(ctx context.Context, nonce string) (bool, error) { return false, errTODO }
-
-// Leader holds the session locks of the sales it leads, all on one connection of
-// its own. If that connection is lost, so are the locks, unnoticed until the next
-// TryLead: that is why the epoch is compared and set as well. For one goroutine.
-type Leader struct{ s *Store }
-
-// Leader returns a leader of no sale.
-func (s *Store) Leader() *Leader { return &Leader{s: s} }
-
-// TryLead tells whether this leader leads the sale, taking the lead if it is
-// free. Ask before every step: it goes to the server.
-func (l *Leader) TryLead(ctx context.Context, sale engine.SaleID) (bool, error) {
-	return false, errTODO
+// read fills in the orders. After the replay window PostgreSQL answers repeats
+// and tombstones are no longer needed.
+func (img *Image) read(ctx context.Context, tx pgx.Tx, no int32, now time.Time) error {
+	recent := now.Before(img.Sale.Closes.Add(img.Sale.ReplayWindow))
+	rows, err := tx.Query(ctx, `SELECT id, state, returned, hold_epoch, hold_seq, body, total, limit_buyer, limit_identity, accepted_at,
+		coalesce(extract(epoch FROM finished_at)::bigint, 0), buyer, identities, lines
+		FROM orders WHERE sale_no = $1 AND ($2 OR (state <> $3 AND NOT returned))`, no, recent, engine.Cancelled)
+	if err != nil {
+		return err
+	}
+	var o engine.Order
+	var state engine.OrderState
+	var returned bool
+	var body, finished int64
+	var accepted time.Time
+	var identities, lines string
+	into := []any{
+		&o.Order, &state, &returned, &o.Hold.Epoch, &o.Hold.Seq, &body, &o.Total, &o.LimitBuyer, &o.LimitIdentity, &accepted,
+		&finished, &o.Buyer, &identities, &lines,
+	}
+	_, err = pgx.ForEachRow(rows, into, func() error {
+		o.Body, o.AcceptedAt = uint64(body), accepted.UnixMilli() //nolint:gosec // 64 bits, kept as they are
+		settled := state == engine.Confirmed
+		if !state.Live() || returned {
+			img.Tombstones = append(img.Tombstones, Tombstone{o.Order, o.Hold, o.Body, settled, finished})
+			return nil
+		}
+		if err := parseBasket(&o, identities, lines); err != nil {
+			return err
+		}
+		img.Live = append(img.Live, LiveOrder{Order: o, Settled: settled, Finished: finished})
+		return nil
+	})
+	return err
 }
-
-// Resign gives the lead of one sale up.
-func (l *Leader) Resign(ctx context.Context, sale engine.SaleID) error { return errTODO }
-
-// Close gives up every lead, and the connection.
-func (l *Leader) Close() {}

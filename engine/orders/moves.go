@@ -1,7 +1,12 @@
 package orders
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/doorbuster/doorbuster/engine"
 )
@@ -12,24 +17,201 @@ type Moved struct {
 	Taken int64 // units a withdraw took
 }
 
+// maxMoveRows bounds the release rows of one reading.
+const maxMoveRows = 1024
+
+// moveRow is a release row, before its orders are read.
+type moveRow struct {
+	move   engine.Move
+	op     int16
+	orders []string
+}
+
 // PendingMoves lists moves of one sale that Redis has not followed, oldest rows
 // first, about limit of them: never a part of a row. A row that settles or
 // releases a batch of orders is returned as one Move per order, all with the
 // row's ID: mark the row when all of them were applied, never before.
 func (s *Store) PendingMoves(ctx context.Context, sale engine.SaleID, limit int) ([]engine.Move, error) {
-	return nil, errTODO
+	in, err := s.info(ctx, sale)
+	if err != nil {
+		return nil, fmt.Errorf("pending moves: %w", err)
+	}
+	rows, err := s.pendingRows(ctx, in.no, limit)
+	if err != nil {
+		return nil, fmt.Errorf("pending moves of sale %s: %w", sale, err)
+	}
+	var ids []string
+	for i := range rows {
+		if rows[i].op == opOutcome {
+			ids = append(ids, rows[i].orders...)
+		}
+	}
+	outcomes, err := s.outcomes(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("pending moves of sale %s: %w", sale, err)
+	}
+	moves := make([]engine.Move, 0, len(ids)+len(rows))
+	for i := range rows {
+		m := rows[i].move
+		if m.Sale = sale; rows[i].op != opOutcome {
+			moves = append(moves, m)
+			continue
+		}
+		for _, id := range rows[i].orders {
+			o, ok := outcomes[id]
+			if !ok {
+				return nil, fmt.Errorf("move %d of sale %s: order %s has not ended", m.ID, sale, id)
+			}
+			o.ID, o.Sale = m.ID, sale
+			moves = append(moves, o)
+		}
+	}
+	return moves, nil
+}
+
+func (s *Store) pendingRows(ctx context.Context, no int32, limit int) ([]moveRow, error) {
+	limit = max(limit, 1)
+	// Rows are taken until those before have limit orders between them.
+	rows, err := s.pool.Query(ctx, `WITH few AS (SELECT id, sum(n) OVER (ORDER BY id) - n AS before FROM
+			(SELECT id, n FROM moves WHERE sale_no = $1 AND NOT done ORDER BY id LIMIT $3) m)
+		SELECT m.id, m.op, m.orders, m.hold_epoch, m.hold_seq, m.body, m.buyer, m.identities, m.lines
+		FROM few JOIN moves m ON m.id = few.id WHERE few.before < $2 ORDER BY m.id`, no, limit, min(limit, maxMoveRows))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (row moveRow, err error) {
+		var body int64
+		var identities, lines string
+		m := &row.move
+		if err := r.Scan(&m.ID, &row.op, &row.orders, &m.Hold.Epoch, &m.Hold.Seq, &body, &m.Buyer, &identities, &lines); err != nil {
+			return row, err
+		}
+		m.Op, m.Body = engine.MoveOp(row.op), uint64(body) //nolint:gosec // 64 bits, kept as they are
+		if len(row.orders) > 0 && row.op != opOutcome {
+			m.Order = engine.OrderID(row.orders[0])
+		}
+		if m.Identities, err = engine.ParseIdentities(identities); err != nil {
+			return row, fmt.Errorf("move %d: %w", m.ID, err)
+		}
+		if lines != "" {
+			m.Lines, err = engine.ParseLines(lines)
+		}
+		return row, err
+	})
+}
+
+// outcomes reads how orders ended, as moves without ID.
+func (s *Store) outcomes(ctx context.Context, ids []string) (map[string]engine.Move, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	rows, err := s.pool.Query(ctx, `SELECT o.id, o.state, o.hold_epoch, o.hold_seq, o.body, o.buyer, o.identities, o.lines
+		FROM unnest($1::text[]) AS u(id) JOIN orders o ON o.id = u.id WHERE o.state IN ($2, $3)`, ids, engine.Confirmed, engine.Cancelled)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]engine.Move, len(ids))
+	var o engine.Order
+	var state engine.OrderState
+	var body int64
+	var identities, lines string
+	_, err = pgx.ForEachRow(rows, []any{&o.Order, &state, &o.Hold.Epoch, &o.Hold.Seq, &body, &o.Buyer, &identities, &lines}, func() error {
+		if err := parseBasket(&o, identities, lines); err != nil {
+			return err
+		}
+		op := engine.Release
+		if state == engine.Confirmed {
+			op = engine.Settle
+		}
+		out[string(o.Order)] = engine.Move{
+			Op: op, Order: o.Order, Hold: o.Hold, Buyer: o.Buyer, Identities: o.Identities, Lines: o.Lines,
+			Body: uint64(body), //nolint:gosec // 64 bits, kept as they are
+		}
+		return nil
+	})
+	return out, err
 }
 
 // MarkMoved marks rows as applied in that epoch. moved is true, and nothing was
 // marked, if the sale is frozen or of another epoch by now. An ID that stands
 // in rows more than once is marked once; marking again changes nothing. done
-// counts rows.
+// counts rows. A withdraw whose units orders have claimed meanwhile stays
+// pending: Redis forgot those orders, and the rebuild that follows takes it up.
 func (s *Store) MarkMoved(ctx context.Context, sale engine.SaleID, epoch int64, rows []Moved) (done int, moved bool, err error) {
-	return 0, false, errTODO
+	sorted := slices.Clone(rows)
+	slices.SortStableFunc(sorted, func(a, b Moved) int { return cmp.Compare(a.ID, b.ID) })
+	sorted = slices.CompactFunc(sorted, func(a, b Moved) bool { return a.ID == b.ID })
+	ids, taken := make([]int64, len(sorted)), make([]int64, len(sorted))
+	for i, r := range sorted {
+		ids[i], taken[i] = r.ID, r.Taken
+	}
+	err = s.inSale(ctx, "mark moves of", sale, func(tx pgx.Tx, in saleInfo) error {
+		done, moved = 0, false
+		var present int64
+		var frozen bool
+		if err := tx.QueryRow(ctx, `SELECT epoch, frozen FROM sales WHERE no = $1`, in.no).Scan(&present, &frozen); err != nil {
+			return err
+		}
+		if moved = frozen || present != epoch; moved {
+			return nil
+		}
+		var err error
+		done, err = mark(ctx, tx, in.no, ids, taken)
+		return err
+	})
+	return done, moved, err
 }
 
-// Backlog counts the rows of a sale that wait.
-func (s *Store) Backlog(ctx context.Context, sale engine.SaleID) (int64, error) { return 0, errTODO }
+func mark(ctx context.Context, tx pgx.Tx, no int32, ids, taken []int64) (done int, err error) {
+	rows, err := tx.Query(ctx, `UPDATE moves m SET done = true, taken = u.taken FROM unnest($2::bigint[], $3::bigint[]) AS u(id, taken)
+		WHERE m.id = u.id AND m.sale_no = $1 AND NOT m.done RETURNING m.id, m.op, m.lines, m.taken`, no, ids, taken)
+	if err != nil {
+		return 0, err
+	}
+	withdrawn := map[int64]skuUnits{}
+	var id, n int64
+	var op engine.MoveOp
+	var lines string
+	if _, err := pgx.ForEachRow(rows, []any{&id, &op, &lines, &n}, func() error {
+		done++
+		if op != engine.Withdraw || n == 0 {
+			return nil
+		}
+		l, err := engine.ParseLines(lines)
+		if err == nil {
+			withdrawn[id] = skuUnits{l[0].SKU, n}
+		}
+		return err
+	}); err != nil {
+		return 0, err
+	}
+	for id, w := range withdrawn { // few, by hand
+		tag, err := tx.Exec(ctx, `UPDATE items SET units = units - $3 WHERE sale_no = $1 AND sku = $2 AND claimed <= units - $3`, no, w.sku, w.n)
+		if err != nil {
+			return 0, err
+		}
+		if tag.RowsAffected() == 1 {
+			continue
+		}
+		done--
+		if _, err := tx.Exec(ctx, `UPDATE moves SET done = false, taken = 0 WHERE id = $1`, id); err != nil {
+			return 0, err
+		}
+	}
+	return done, nil
+}
+
+// Backlog counts the release rows of a sale that wait.
+func (s *Store) Backlog(ctx context.Context, sale engine.SaleID) (n int64, err error) {
+	in, err := s.info(ctx, sale)
+	if err == nil {
+		err = s.pool.QueryRow(ctx, `SELECT count(*) FROM moves WHERE sale_no = $1 AND NOT done`, in.no).Scan(&n)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("backlog of moves: %w", err)
+	}
+	return n, nil
+}
 
 // HoldOf is an order under a hold.
 type HoldOf struct {
@@ -38,7 +220,25 @@ type HoldOf struct {
 }
 
 // Unknown returns those that PostgreSQL does not know under that hold: neither
-// an order that has it, nor a drop that gave it back.
+// an order that has it, nor a row that gives it back.
 func (s *Store) Unknown(ctx context.Context, sale engine.SaleID, holds []HoldOf) ([]HoldOf, error) {
-	return nil, errTODO
+	ids, epochs, seqs := make([]string, len(holds)), make([]int64, len(holds)), make([]int64, len(holds))
+	for i, h := range holds {
+		ids[i], epochs[i], seqs[i] = string(h.Order), h.Hold.Epoch, h.Hold.Seq
+	}
+	rows, err := s.pool.Query(ctx, `SELECT u.id, u.epoch, u.seq FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS u(id, epoch, seq)
+		WHERE NOT EXISTS (SELECT FROM orders o WHERE o.id = u.id AND o.hold_epoch = u.epoch AND o.hold_seq = u.seq)
+		AND NOT EXISTS (SELECT FROM moves m WHERE m.orders[1] = u.id AND m.hold_epoch = u.epoch AND m.hold_seq = u.seq AND m.op IN (2, 3))`,
+		ids, epochs, seqs)
+	if err != nil {
+		return nil, fmt.Errorf("unknown holds of sale %s: %w", sale, err)
+	}
+	out, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (h HoldOf, err error) {
+		err = r.Scan(&h.Order, &h.Hold.Epoch, &h.Hold.Seq)
+		return h, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("unknown holds of sale %s: %w", sale, err)
+	}
+	return out, nil
 }

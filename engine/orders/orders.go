@@ -3,6 +3,7 @@ package orders
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -25,7 +26,8 @@ const MaxBatch = 16 * engine.MaxGroup
 
 // Store runs the transactions. It is safe for use by many goroutines.
 type Store struct {
-	pool *pgxpool.Pool
+	pool  *pgxpool.Pool
+	infos sync.Map // engine.SaleID → saleInfo
 }
 
 // New returns a store on the pool, which stays the caller's to close. The pool

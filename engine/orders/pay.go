@@ -1,7 +1,12 @@
 package orders
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,30 +26,14 @@ type Payable struct {
 	CancelWished bool // the buyer asked to cancel while it was paying: void if you can
 }
 
-// ClaimOptions say what to claim.
-type ClaimOptions struct {
-	Sale  engine.SaleID // empty: the sale whose work is due first
-	Limit int           // orders, at most MaxBatch; 0 is engine.MaxGroup
-	Lease time.Duration // until then nobody else gets them; 0 is DefaultLease
-}
-
-// DefaultLease is how long a payer has before another may take its orders.
-const DefaultLease = 30 * time.Second
-
-// Claim takes due orders of one sale: reserved ones of at-order sales become
-// paying, attempt 1; paying ones whose time has come are handed out again with
-// the attempt they have. Rows that another payer is taking are skipped. None
-// due: none returned.
-func (s *Store) Claim(ctx context.Context, opt ClaimOptions) ([]Payable, error) { return nil, errTODO }
-
 // PaymentResult is how an attempt ended.
 type PaymentResult int
 
 // The results. Unknown is not among them: Defer.
 const (
 	Confirmed PaymentResult = 1
-	Declined  PaymentResult = 2 // known declined or voided
-	Voided    PaymentResult = 3 // voided because the buyer wished to cancel
+	Declined  PaymentResult = 2 // known declined; the order is cancelled (declined)
+	Voided    PaymentResult = 3 // known voided, as the buyer wished; cancelled (buyer)
 )
 
 // Payment is the known end of an attempt.
@@ -62,31 +51,248 @@ type Settled struct {
 	Won     bool              // this call ended the order
 }
 
-// Settle ends orders of one sale: a compare-and-set on (paying, attempt), with
-// the units given back and the move written in the same transaction. also, if
-// not nil, runs in it too, with those confirmed by this call (it may run more
-// than once, see postgres.InTx). The result has one entry per payment, in their
-// order. Calling again changes nothing.
+// Settle ends orders of one sale, at most MaxBatch: a compare-and-set on
+// (paying, attempt), with the units given back and the move written in the same
+// transaction. also, if not nil, runs in it too, with those confirmed by this
+// call (it may run more than once, see postgres.InTx). The result has one entry
+// per payment, in their order; of several for one order the first counts.
+// Calling again changes nothing.
 func (s *Store) Settle(ctx context.Context, sale engine.SaleID, payments []Payment,
 	also func(ctx context.Context, tx pgx.Tx, confirmed []Payable) error,
 ) ([]Settled, error) {
-	return nil, errTODO
+	if len(payments) > MaxBatch {
+		return nil, fmt.Errorf("settle sale %s: %d payments, at most %d", sale, len(payments), MaxBatch)
+	}
+	var out []Settled
+	err := s.inSale(ctx, "settle", sale, func(tx pgx.Tx, in saleInfo) error {
+		st := settlement{tx: tx, sale: in, ended: make(map[engine.OrderID]engine.OrderState, len(payments))}
+		if err := st.run(ctx, payments); err != nil {
+			return err
+		}
+		if also != nil && len(st.confirmed) > 0 {
+			if err := also(ctx, tx, st.confirmed); err != nil {
+				return err
+			}
+		}
+		var err error
+		out, err = st.results(ctx, payments)
+		return err
+	})
+	return out, err
+}
+
+// settlement is one Settle transaction.
+type settlement struct {
+	tx        pgx.Tx
+	sale      saleInfo
+	confirmed []Payable
+	ended     map[engine.OrderID]engine.OrderState
+}
+
+func (st *settlement) run(ctx context.Context, payments []Payment) error {
+	sorted := slices.Clone(payments)
+	slices.SortStableFunc(sorted, func(a, b Payment) int { return strings.Compare(string(a.Order), string(b.Order)) })
+	sorted = slices.CompactFunc(sorted, func(a, b Payment) bool { return a.Order == b.Order })
+	var yes, no attempts
+	for _, p := range sorted {
+		switch p.Result {
+		case Confirmed:
+			yes.add(p, engine.NoReason)
+		case Declined:
+			no.add(p, engine.ReasonDeclined)
+		case Voided:
+			no.add(p, engine.ReasonBuyer)
+		default:
+			return fmt.Errorf("order %s: payment result %d: %w", p.Order, p.Result, ErrState)
+		}
+	}
+	if err := st.confirm(ctx, yes); err != nil {
+		return err
+	}
+	back, err := cancelAll(ctx, st.tx, st.sale.no, engine.Paying, no)
+	if err != nil {
+		return err
+	}
+	ended := make([]engine.OrderID, 0, len(st.confirmed)+len(back))
+	for i := range st.confirmed {
+		ended = append(ended, st.confirmed[i].Order)
+	}
+	for _, o := range back {
+		ended = append(ended, o.Order)
+		st.ended[o.Order] = engine.Cancelled
+	}
+	if err := giveBack(ctx, st.tx, st.sale.no, back); err != nil {
+		return err
+	}
+	return endRows(ctx, st.tx, st.sale.no, ended)
+}
+
+// attempts are columns for a compare-and-set on (state, attempt). An attempt of
+// -1 stands for any.
+type attempts struct {
+	ids              []string
+	attempts, reason []int16
+}
+
+func (a *attempts) add(p Payment, why engine.Reason) {
+	a.ids = append(a.ids, string(p.Order))
+	a.attempts = append(a.attempts, int16(p.Attempt)) //nolint:gosec // attempts are few
+	a.reason = append(a.reason, int16(why))
+}
+
+func (st *settlement) confirm(ctx context.Context, yes attempts) error {
+	if len(yes.ids) == 0 {
+		return nil
+	}
+	rows, err := st.tx.Query(ctx, `UPDATE orders o SET state = $4, finished_at = now(), due_at = NULL
+		FROM unnest($1::text[], $2::smallint[]) AS u(id, attempt)
+		WHERE o.id = u.id AND o.sale_no = $3 AND o.state = $5 AND o.attempt = u.attempt
+		RETURNING o.id, o.buyer, o.total, o.attempt`, yes.ids, yes.attempts, st.sale.no, engine.Confirmed, engine.Paying)
+	if err != nil {
+		return err
+	}
+	st.confirmed = make([]Payable, 0, len(yes.ids))
+	var id engine.OrderID
+	var buyer engine.BuyerID
+	var total int64
+	var attempt int
+	_, err = pgx.ForEachRow(rows, []any{&id, &buyer, &total, &attempt}, func() error {
+		st.confirmed = append(st.confirmed, st.sale.payable(id, buyer, total, attempt))
+		st.ended[id] = engine.Confirmed
+		return nil
+	})
+	return err
+}
+
+// cancelAll cancels orders of one state whose attempt is as expected, and
+// returns what they had claimed: id, buyer, identities and lines of each.
+func cancelAll(ctx context.Context, tx pgx.Tx, no int32, from engine.OrderState, which attempts) ([]*engine.Order, error) {
+	if len(which.ids) == 0 {
+		return nil, nil
+	}
+	rows, err := tx.Query(ctx, `UPDATE orders o SET state = $5, reason = u.reason, finished_at = now(), due_at = NULL
+		FROM unnest($1::text[], $2::smallint[], $3::smallint[]) AS u(id, attempt, reason)
+		WHERE o.id = u.id AND o.sale_no = $4 AND o.state = $6 AND u.attempt IN (-1, o.attempt)
+		RETURNING o.id, o.buyer, o.identities, o.lines`, which.ids, which.attempts, which.reason, no, engine.Cancelled, from)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (*engine.Order, error) {
+		o := &engine.Order{}
+		var identities, lines string
+		if err := r.Scan(&o.Order, &o.Buyer, &identities, &lines); err != nil {
+			return nil, err
+		}
+		return o, parseBasket(o, identities, lines)
+	})
+}
+
+func parseBasket(o *engine.Order, identities, lines string) (err error) {
+	if o.Identities, err = engine.ParseIdentities(identities); err != nil {
+		return fmt.Errorf("order %s: %w", o.Order, err)
+	}
+	if o.Lines, err = engine.ParseLines(lines); err != nil {
+		return fmt.Errorf("order %s: %w", o.Order, err)
+	}
+	return nil
+}
+
+// results tells for each payment what its order is now; those that lost are read.
+func (st *settlement) results(ctx context.Context, payments []Payment) ([]Settled, error) {
+	out := make([]Settled, len(payments))
+	var lost []string
+	won := make(map[engine.OrderID]bool, len(payments))
+	for i, p := range payments {
+		out[i] = Settled{Order: p.Order, State: st.ended[p.Order], Attempt: p.Attempt}
+		if out[i].State != 0 && !won[p.Order] {
+			out[i].Won, won[p.Order] = true, true
+			continue
+		}
+		lost = append(lost, string(p.Order))
+	}
+	if len(lost) == 0 {
+		return out, nil
+	}
+	rows, err := st.tx.Query(ctx, `SELECT o.id, o.state, o.attempt FROM unnest($1::text[]) AS u(id) JOIN orders o ON o.id = u.id`, lost)
+	if err != nil {
+		return nil, err
+	}
+	now := make(map[engine.OrderID]Settled, len(lost))
+	var r Settled
+	if _, err := pgx.ForEachRow(rows, []any{&r.Order, &r.State, &r.Attempt}, func() error {
+		now[r.Order] = r
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	for i := range out {
+		if !out[i].Won {
+			out[i].State, out[i].Attempt = now[out[i].Order].State, cmp.Or(now[out[i].Order].Attempt, out[i].Attempt)
+		}
+	}
+	return out, nil
 }
 
 // Defer makes paying orders of one sale due again after next. Orders that are
 // not paying are left alone.
 func (s *Store) Defer(ctx context.Context, sale engine.SaleID, orders []engine.OrderID, next time.Duration) error {
-	return errTODO
+	return s.inSale(ctx, "defer orders of", sale, func(tx pgx.Tx, in saleInfo) error {
+		rows, err := tx.Query(ctx, `UPDATE orders o SET due_at = now() + $3::interval FROM unnest($1::text[]) AS u(id)
+			WHERE o.id = u.id AND o.sale_no = $2 AND o.state = $4 RETURNING o.id`, sortedStrings(orders), in.no, next, engine.Paying)
+		if err != nil {
+			return err
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[engine.OrderID])
+		if err != nil {
+			return err
+		}
+		return workRows(ctx, tx, workRow{in.no, workPay, next}, ids)
+	})
+}
+
+func sortedStrings(orders []engine.OrderID) []string {
+	ids := asStrings(orders)
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 // NextAttempt raises the attempt of a paying order whose attempt is known
-// declined or voided, and leases it. False if it was not paying at that attempt.
-func (s *Store) NextAttempt(ctx context.Context, sale engine.SaleID, order engine.OrderID, attempt int) (bool, error) {
-	return false, errTODO
+// declined or voided, and leases it to the caller. False if it was not paying at
+// that attempt.
+func (s *Store) NextAttempt(ctx context.Context, sale engine.SaleID, order engine.OrderID, attempt int) (ok bool, err error) {
+	err = s.inSale(ctx, "next attempt in", sale, func(tx pgx.Tx, in saleInfo) error {
+		tag, err := tx.Exec(ctx, `UPDATE orders SET attempt = attempt + 1, due_at = now() + $4::interval
+			WHERE id = $1 AND sale_no = $2 AND state = $5 AND attempt = $3`, order, in.no, attempt, DefaultLease, engine.Paying)
+		if ok = tag.RowsAffected() == 1; err != nil || !ok {
+			return err
+		}
+		return workRows(ctx, tx, workRow{in.no, workPay, DefaultLease}, []engine.OrderID{order})
+	})
+	return ok, err
 }
 
 // BeginCheckout turns a reserved order of a checkout sale to paying, attempt 1,
 // due again after lease: called before the buyer is given a payment intent.
-func (s *Store) BeginCheckout(ctx context.Context, sale engine.SaleID, order engine.OrderID, lease time.Duration) (Payable, bool, error) {
-	return Payable{}, false, errTODO
+// False if the order is not reserved, or its deadline has passed.
+func (s *Store) BeginCheckout(ctx context.Context, sale engine.SaleID, order engine.OrderID, lease time.Duration) (p Payable, ok bool, err error) {
+	err = s.inSale(ctx, "begin checkout in", sale, func(tx pgx.Tx, in saleInfo) error {
+		ok = false
+		if in.payment != engine.PayCheckout {
+			return fmt.Errorf("payment %s: %w", in.payment, ErrState)
+		}
+		var buyer engine.BuyerID
+		var total int64
+		err := tx.QueryRow(ctx, `UPDATE orders SET state = $4, attempt = 1, due_at = now() + $3::interval
+			WHERE id = $1 AND sale_no = $2 AND state = $5 AND due_at > now() RETURNING buyer, total`,
+			order, in.no, lease, engine.Paying, engine.Reserved).Scan(&buyer, &total)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		p, ok = in.payable(order, buyer, total, 1), true
+		return workRows(ctx, tx, workRow{in.no, workPay, lease}, []engine.OrderID{order})
+	})
+	return p, ok, err
 }

@@ -2,7 +2,11 @@ package orders
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/doorbuster/doorbuster/engine"
 )
@@ -24,15 +28,81 @@ type View struct {
 	Finished     time.Time
 }
 
-// Order reads an order. ErrNoOrder.
-func (s *Store) Order(ctx context.Context, id engine.OrderID) (View, error) { return View{}, errTODO }
+// MaxViews is the most orders one call of Orders reads.
+const MaxViews = 1000
 
-// OrdersOf lists a buyer's orders of one sale, newest first.
-func (s *Store) OrdersOf(ctx context.Context, sale engine.SaleID, buyer engine.BuyerID, limit int) ([]View, error) {
-	return nil, errTODO
+const selectView = `SELECT o.id, s.id, o.state, o.reason, o.attempt, o.wished, o.returned, o.hold_epoch, o.hold_seq, o.body, o.total,
+	o.limit_buyer, o.limit_identity, o.accepted_at, o.ingested_at, o.due_at, o.finished_at, o.buyer, o.identities, o.lines,
+	s.currency, s.provider FROM orders o JOIN sales s ON s.no = o.sale_no `
+
+func scanView(r pgx.CollectableRow) (v View, err error) {
+	var body int64
+	var accepted time.Time
+	var due, finished *time.Time
+	var identities, lines string
+	err = r.Scan(&v.Order.Order, &v.Sale, &v.State, &v.Reason, &v.Attempt, &v.CancelWished, &v.Returned, &v.Hold.Epoch, &v.Hold.Seq,
+		&body, &v.Total, &v.LimitBuyer, &v.LimitIdentity, &accepted, &v.Ingested, &due, &finished, &v.Buyer, &identities, &lines,
+		&v.Amount.Currency, &v.Provider)
+	if err != nil {
+		return View{}, err
+	}
+	v.Body, v.Amount.Amount = uint64(body), v.Total //nolint:gosec // 64 bits, kept as they are
+	v.AcceptedAt, v.Ingested = accepted.UnixMilli(), v.Ingested.UTC()
+	if due != nil {
+		v.Due = due.UTC()
+	}
+	if finished != nil {
+		v.Finished = finished.UTC()
+	}
+	return v, parseBasket(&v.Order, identities, lines)
 }
 
-// RejectedOf lists rejected orders of a sale, newest first.
-func (s *Store) RejectedOf(ctx context.Context, sale engine.SaleID, limit int) ([]Rejected, error) {
-	return nil, errTODO
+func readView(ctx context.Context, q querier, id engine.OrderID, lock string) (View, error) {
+	rows, err := q.Query(ctx, selectView+`WHERE o.id = $1`+lock, id)
+	if err != nil {
+		return View{}, fmt.Errorf("order %s: %w", id, err)
+	}
+	v, err := pgx.CollectExactlyOneRow(rows, scanView)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return View{}, fmt.Errorf("order %s: %w", id, ErrNoOrder)
+	}
+	if err != nil {
+		return View{}, fmt.Errorf("order %s: %w", id, err)
+	}
+	return v, nil
+}
+
+// Order reads an order. ErrNoOrder.
+func (s *Store) Order(ctx context.Context, id engine.OrderID) (View, error) {
+	return readView(ctx, s.pool, id, "")
+}
+
+// Orders reads up to MaxViews orders; those not known are left out. The order of
+// the result is that of ids.
+func (s *Store) Orders(ctx context.Context, ids []engine.OrderID) ([]View, error) {
+	if len(ids) > MaxViews {
+		return nil, fmt.Errorf("read %d orders, at most %d", len(ids), MaxViews)
+	}
+	return s.views(ctx, `JOIN unnest($1::text[]) WITH ORDINALITY AS u(id, n) ON u.id = o.id ORDER BY u.n`, asStrings(ids))
+}
+
+// OrdersOf lists a buyer's orders of one sale, newest first. ErrNoSale.
+func (s *Store) OrdersOf(ctx context.Context, sale engine.SaleID, buyer engine.BuyerID, limit int) ([]View, error) {
+	in, err := s.info(ctx, sale)
+	if err != nil {
+		return nil, err
+	}
+	return s.views(ctx, `WHERE o.sale_no = $1 AND o.buyer = $2 ORDER BY o.accepted_at DESC, o.id LIMIT $3`, in.no, buyer, limit)
+}
+
+func (s *Store) views(ctx context.Context, where string, args ...any) ([]View, error) {
+	rows, err := s.pool.Query(ctx, selectView+where, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read orders: %w", err)
+	}
+	out, err := pgx.CollectRows(rows, scanView)
+	if err != nil {
+		return nil, fmt.Errorf("read orders: %w", err)
+	}
+	return out, nil
 }

@@ -40,8 +40,8 @@ CREATE UNIQUE INDEX orders_hold ON orders (sale_no, hold_epoch, hold_seq) WHERE 
 CREATE INDEX orders_buyer ON orders (sale_no, buyer);
 
 -- Used units per buyer and identity: a guarded counter, never a sum. key is
--- 'b:' and the buyer or 'i:' and 16 hex digits; allowed is the limit that the
--- latest order carried, 0 is none.
+-- 'b:' and the buyer or 'i:' and 16 hex digits. allowed is only how the upsert
+-- carries the limit it tests: each order is judged by its own.
 CREATE TABLE counters (
 	sale_no integer NOT NULL,
 	used    bigint  NOT NULL CONSTRAINT counters_not_negative CHECK (used >= 0),

@@ -1,0 +1,175 @@
+package orders
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/doorbuster/doorbuster/engine"
+)
+
+// ClaimOptions say what to claim.
+type ClaimOptions struct {
+	Sale  engine.SaleID // empty: the sale whose work is due first
+	Limit int           // orders, at most MaxBatch; 0 is engine.MaxGroup
+	Lease time.Duration // until then nobody else gets them; 0 is DefaultLease
+}
+
+// DefaultLease is how long a payer has before another may take its orders.
+const DefaultLease = 30 * time.Second
+
+// Claim takes due orders of one sale: reserved ones of at-order sales become
+// paying, attempt 1; paying ones whose time has come are handed out again with
+// the attempt they have. Rows that another payer is taking are skipped. None
+// due: none returned.
+func (s *Store) Claim(ctx context.Context, opt ClaimOptions) ([]Payable, error) {
+	if opt.Limit <= 0 {
+		opt.Limit = engine.MaxGroup
+	}
+	opt.Limit = min(opt.Limit, MaxBatch)
+	if opt.Lease <= 0 {
+		opt.Lease = DefaultLease
+	}
+	for range maxClaimRounds {
+		out, took, err := s.claimOnce(ctx, opt)
+		if err != nil {
+			return nil, fmt.Errorf("claim: %w", err)
+		}
+		if len(out) > 0 || took == 0 {
+			slices.SortFunc(out, func(a, b Payable) int { return strings.Compare(string(a.Order), string(b.Order)) })
+			return out, nil
+		}
+	}
+	return nil, nil
+}
+
+// maxClaimRounds bounds how many batches of work that turns out to be done
+// already one Claim passes over.
+const maxClaimRounds = 64
+
+// claimOnce takes some rows of work, and of their orders those that are due.
+func (s *Store) claimOnce(ctx context.Context, opt ClaimOptions) (out []Payable, took int, err error) {
+	err = s.dueSale(ctx, workPay, opt.Sale, func(tx pgx.Tx, in saleInfo) error {
+		out, took = nil, 0
+		ids, err := takeWork(ctx, tx, workRow{no: in.no, kind: workPay}, opt.Limit)
+		if took = len(ids); err != nil || took == 0 {
+			return err
+		}
+		if ids, err = stillDue(ctx, tx, ids); err != nil || len(ids) == 0 {
+			return err
+		}
+		// Those paying first, for afterwards all are.
+		again, err := in.lease(ctx, tx, ids, opt.Lease, engine.Paying)
+		if err != nil {
+			return err
+		}
+		first, err := in.lease(ctx, tx, ids, opt.Lease, engine.Reserved)
+		if err != nil {
+			return err
+		}
+		out = append(again, first...)
+		leased := make([]engine.OrderID, len(out))
+		for i := range out {
+			leased[i] = out[i].Order
+		}
+		return workRows(ctx, tx, workRow{in.no, workPay, opt.Lease}, leased)
+	})
+	return out, took, err
+}
+
+// stillDue returns those that are open and due: mostly none, as their payer
+// ended them long before the lease. It locks nothing.
+func stillDue(ctx context.Context, tx pgx.Tx, ids []string) ([]string, error) {
+	rows, err := tx.Query(ctx, `SELECT o.id FROM unnest($1::text[]) AS u(id) JOIN orders o ON o.id = u.id
+		WHERE o.due_at <= now()`, ids)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// lease makes due orders of one state paying until the lease ends.
+func (in *saleInfo) lease(ctx context.Context, tx pgx.Tx, ids []string, lease time.Duration, from engine.OrderState) ([]Payable, error) {
+	rows, err := tx.Query(ctx, `UPDATE orders o SET state = $4, attempt = greatest(o.attempt, 1), due_at = now() + $3::interval
+		FROM unnest($1::text[]) AS u(id) WHERE o.id = u.id AND o.sale_no = $2 AND o.state = $5 AND o.due_at <= now()
+		RETURNING o.id, o.buyer, o.total, o.attempt, o.wished`, ids, in.no, lease, engine.Paying, from)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (Payable, error) {
+		var id engine.OrderID
+		var buyer engine.BuyerID
+		var total int64
+		var attempt int
+		var wished bool
+		if err := r.Scan(&id, &buyer, &total, &attempt, &wished); err != nil {
+			return Payable{}, err
+		}
+		p := in.payable(id, buyer, total, attempt)
+		p.Again, p.CancelWished = from == engine.Paying, wished
+		return p, nil
+	})
+}
+
+// dueSale runs fn under the lock of the given sale, or of the one whose work of
+// that kind has waited longest. No work: fn does not run.
+func (s *Store) dueSale(ctx context.Context, kind int16, sale engine.SaleID, fn func(tx pgx.Tx, in saleInfo) error) error {
+	if sale == "" {
+		err := s.pool.QueryRow(ctx, `SELECT s.id FROM (SELECT sale_no FROM work WHERE kind = $1 AND due_at <= now()
+			ORDER BY due_at LIMIT 1) w JOIN sales s ON s.no = w.sale_no`, kind).Scan(&sale)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return s.inSale(ctx, "work of", sale, fn)
+}
+
+// maxWorkRows bounds the rows of work one transaction takes.
+const maxWorkRows = 64
+
+// takeWork takes due rows of work out of the table and returns their orders, at
+// most limit, sorted. What is left of the last row goes back.
+func takeWork(ctx context.Context, tx pgx.Tx, w workRow, limit int) ([]string, error) {
+	rows, err := tx.Query(ctx, `SELECT id, orders FROM work WHERE kind = $1 AND sale_no = $2 AND due_at <= now()
+		ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED`, w.kind, w.no, min(limit, maxWorkRows))
+	if err != nil {
+		return nil, err
+	}
+	var taken []int64
+	var ids, rest []string
+	var id int64
+	var orders []string
+	var restOf int64
+	if _, err := pgx.ForEachRow(rows, []any{&id, &orders}, func() error {
+		room := limit - len(ids)
+		switch {
+		case room == 0:
+		case len(orders) > room:
+			restOf, rest = id, slices.Clone(orders[room:])
+			ids = append(ids, orders[:room]...)
+		default:
+			taken = append(taken, id)
+			ids = append(ids, orders...)
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	var b pgx.Batch
+	if len(taken) > 0 {
+		b.Queue(`DELETE FROM work WHERE id = ANY($1)`, taken)
+	}
+	if rest != nil {
+		b.Queue(`UPDATE work SET orders = $2 WHERE id = $1`, restOf, rest)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), tx.SendBatch(ctx, &b).Close()
+}
