@@ -1,0 +1,77 @@
+package recovery
+
+import (
+	"context"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/orders"
+	"github.com/doorbuster/doorbuster/engine/queue"
+	"github.com/doorbuster/doorbuster/stock"
+)
+
+// Stock is what recovery needs of Redis; *stock.Store is one.
+type Stock interface {
+	Watch(ctx context.Context, sale engine.SaleID, epoch int64) (stock.Watch, error)
+	Apply(ctx context.Context, sale engine.SaleID, g stock.Grip, moves []engine.Move) ([]int64, error)
+	Records(ctx context.Context, sale engine.SaleID, epoch int64, cursor uint64) ([]engine.Record, uint64, error)
+	Outbox(ctx context.Context, sale engine.SaleID, epoch int64, limit int) ([]stock.Entry, int64, error)
+	Prune(ctx context.Context, sale engine.SaleID, g stock.Grip, ids []engine.OrderID) (int64, error)
+	SetState(ctx context.Context, sale engine.SaleID, g stock.Grip, state engine.SaleState) error
+	Redefine(ctx context.Context, sale engine.SaleID, g stock.Grip, def engine.Sale) error
+	SetLag(ctx context.Context, sale engine.SaleID, g stock.Grip, ms int64) error
+
+	Beat(ctx context.Context, sale engine.SaleID, epoch int64) error
+	Freeze(ctx context.Context, sale engine.SaleID, epoch int64) error
+	Build(ctx context.Context, img stock.Image) error
+	Loaded(ctx context.Context, sale engine.SaleID, incarnation int64) (bool, error)
+	Load(ctx context.Context, sale engine.SaleID, incarnation int64) error
+	Server(ctx context.Context, sale engine.SaleID) (stock.Server, error)
+	Epochs(ctx context.Context, sale engine.SaleID) ([]int64, error)
+	DropEpoch(ctx context.Context, sale engine.SaleID, epoch int64) error
+}
+
+// Orders is what recovery needs of PostgreSQL; *orders.Store is one. It should
+// have a pool of its own: a heartbeat that waits behind the workers' queries
+// closes the doors.
+type Orders interface {
+	Fences(ctx context.Context) ([]orders.Fence, error)
+	Fence(ctx context.Context, sale engine.SaleID) (orders.Fence, error)
+	Sale(ctx context.Context, id engine.SaleID) (engine.Sale, orders.Status, error)
+	SetSaleState(ctx context.Context, sale engine.SaleID, to engine.SaleState, note orders.Note) error
+
+	PendingMoves(ctx context.Context, sale engine.SaleID, limit int) ([]engine.Move, error)
+	MarkMoved(ctx context.Context, sale engine.SaleID, epoch int64, rows []orders.Moved) (int, bool, error)
+	Unknown(ctx context.Context, sale engine.SaleID, holds []orders.HoldOf) ([]orders.HoldOf, error)
+
+	Freeze(ctx context.Context, sale engine.SaleID, epoch int64) (bool, error)
+	Cut(ctx context.Context, sale engine.SaleID, epoch int64) (orders.Image, error)
+	Unfreeze(ctx context.Context, sale engine.SaleID, epoch int64) (bool, error)
+	Incarnation(ctx context.Context, server string) (int64, error)
+	RaiseIncarnation(ctx context.Context, server string, from int64) (int64, error)
+	SeenMarker(ctx context.Context, nonce string) (bool, error)
+}
+
+// Lead holds the locks of the sales this process leads; *orders.Leader is one.
+type Lead interface {
+	TryLead(ctx context.Context, sale engine.SaleID) (bool, error)
+	Resign(ctx context.Context, sale engine.SaleID) error
+	Close()
+}
+
+// Publisher is what recovery needs of RabbitMQ; *queue.Publisher is one.
+type Publisher interface {
+	Publish(ctx context.Context, sale engine.SaleID, body []byte) error
+	PublishMarker(ctx context.Context, queue int, nonce string) error
+}
+
+// Drainer relays everything in a sale's outboxes; *relay.Relay is one.
+type Drainer interface {
+	Drain(ctx context.Context, sale engine.SaleID) error
+}
+
+var (
+	_ Stock     = (*stock.Store)(nil)
+	_ Orders    = (*orders.Store)(nil)
+	_ Lead      = (*orders.Leader)(nil)
+	_ Publisher = (*queue.Publisher)(nil)
+)

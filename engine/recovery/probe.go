@@ -1,0 +1,151 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/doorbuster/doorbuster/engine/orders"
+	"github.com/doorbuster/doorbuster/stock"
+)
+
+// Trigger says why a sale's keys must be made again.
+type Trigger string
+
+// The triggers.
+const (
+	Sound           Trigger = ""         // they need not
+	TriggerNew      Trigger = "new"      // there were none yet
+	TriggerFrozen   Trigger = "frozen"   // a rebuild stopped half-way
+	TriggerMissing  Trigger = "missing"  // the state hash is gone, or of another epoch
+	TriggerNoScript Trigger = "noscript" // the scripts are gone: Redis restarted or failed over
+	TriggerRunID    Trigger = "run-id"   // another Redis process
+	TriggerReplID   Trigger = "repl-id"  // another history of the data
+	TriggerBehind   Trigger = "behind"   // PostgreSQL knows a hold that Redis has not given out
+)
+
+var triggers = []Trigger{
+	TriggerNew, TriggerFrozen, TriggerMissing, TriggerNoScript, TriggerRunID, TriggerReplID, TriggerBehind,
+}
+
+// notes are what a probe learned, in the order of asking: PostgreSQL first, so
+// that a hold it knows must be in what Redis says after.
+type notes struct {
+	fence    orders.Fence
+	watch    stock.Watch
+	missing  bool // there is no watch to be had, though Redis answered
+	loaded   bool
+	server   stock.Server
+	formerly stock.Server // when the sale was last sound; zero if not known
+}
+
+// diagnose decides, from what was seen alone, whether to rebuild.
+func diagnose(n *notes) Trigger {
+	switch {
+	case n.fence.Epoch == 0:
+		return TriggerNew
+	case n.fence.Frozen:
+		return TriggerFrozen
+	case n.missing, n.watch.Epoch != n.fence.Epoch:
+		return TriggerMissing
+	case n.watch.Frozen:
+		return TriggerFrozen
+	case !n.loaded:
+		return TriggerNoScript
+	case n.formerly.RunID != "" && n.formerly.RunID != n.server.RunID:
+		return TriggerRunID
+	case n.formerly.ReplID != "" && n.formerly.ReplID != n.server.ReplID:
+		return TriggerReplID
+	case n.fence.Seq > n.watch.Seq:
+		return TriggerBehind
+	}
+	return Sound
+}
+
+// prober looks after a sale's health, once a second.
+type prober struct {
+	k        *keeper
+	formerly stock.Server
+
+	rebuilder rebuilder
+	lagger    lagger
+	clock     clock
+	follower  follower
+}
+
+// runOnce probes the sale, rebuilds it if it must, and else does the small jobs.
+// It returns what it found.
+func (p *prober) runOnce(ctx context.Context) (Trigger, error) {
+	n, v, err := p.probe(ctx)
+	if err != nil {
+		return Sound, err
+	}
+	n.formerly = p.formerly
+	found := diagnose(&n)
+	if found == Sound {
+		p.formerly = n.server
+		p.k.meter.sound(n.fence.Epoch)
+		v.lag = p.lagger.measure(ctx, &v)
+		p.k.setView(v)
+		return Sound, p.errands(ctx, &v)
+	}
+	p.k.hush()
+	server, err := p.rebuilder.runOnce(ctx, n.fence, found)
+	if err != nil {
+		return found, fmt.Errorf("rebuild sale %s after %q: %w", p.k.sale, found, err)
+	}
+	p.formerly = server
+	nudge(p.k.doubt) // probe at once: it is the probe that lets the heartbeat begin
+	return found, nil
+}
+
+// probe asks PostgreSQL, then Redis.
+func (p *prober) probe(ctx context.Context) (notes, view, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	k, before := p.k, p.k.view()
+	var v view
+	var n notes
+	var err error
+	var status orders.Status
+	if n.fence, err = k.r.cfg.Orders.Fence(ctx, k.sale); err != nil {
+		return n, v, fmt.Errorf("probe: %w", err)
+	}
+	asked := k.r.now()
+	if v.def, status, err = k.r.cfg.Orders.Sale(ctx, k.sale); err != nil {
+		return n, v, fmt.Errorf("probe: %w", err)
+	}
+	answered := k.r.now()
+	if n.fence.Epoch == 0 || n.fence.Frozen {
+		return n, v, nil // decided already
+	}
+	n.watch, err = k.r.cfg.Stock.Watch(ctx, k.sale, before.watch.Epoch)
+	watched := k.r.now()
+	if errors.Is(err, stock.ErrFenced) || errors.Is(err, stock.ErrNoSale) {
+		n.missing = true
+		return n, v, nil
+	}
+	if err != nil {
+		return n, v, fmt.Errorf("probe: %w", err)
+	}
+	if n.server, err = k.r.cfg.Stock.Server(ctx, k.sale); err != nil {
+		return n, v, fmt.Errorf("probe: %w", err)
+	}
+	if n.loaded, err = k.r.cfg.Stock.Loaded(ctx, k.sale, n.watch.Incarnation); err != nil {
+		return n, v, fmt.Errorf("probe: %w", err)
+	}
+	v.fence, v.watch, v.server = n.fence, n.watch, n.server
+	v.skew = measureSkew(interval{asked, answered}, status.Now, interval{answered, watched}, n.watch.Now)
+	return n, v, nil
+}
+
+// errands are the jobs that need a fresh probe of a sound sale. One that fails
+// does not keep the others from their turn.
+func (p *prober) errands(ctx context.Context, v *view) error {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	_, err1 := p.clock.runOnce(ctx, v)
+	_, err2 := p.follower.runOnce(ctx, v)
+	_, err3 := p.lagger.runOnce(ctx, v)
+	return errors.Join(err1, err2, err3)
+}

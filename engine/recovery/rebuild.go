@@ -1,0 +1,204 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/orders"
+	"github.com/doorbuster/doorbuster/stock"
+)
+
+// leaseWait is how long after the last heartbeat no door can answer 202 any
+// more: its lease of 2 s, counted from the earlier of the two reads between which
+// the number rose, and beatBudget, by which another process' last beat may come
+// later than PostgreSQL's word for it.
+const leaseWait = 2*time.Second + beatBudget
+
+var (
+	errMoved  = errors.New("another leader moved the epoch")
+	errServer = errors.New("the Redis server restarted or failed over meanwhile")
+	errLead   = errors.New("another process leads the sale")
+)
+
+// rebuilder makes a sale's keys anew, as the next epoch. Whatever step fails, the
+// sale stays frozen and the next call begins again; so may another leader.
+type rebuilder struct{ k *keeper }
+
+// runOnce takes a sale from the epoch of its fence to the next. It returns the
+// server that now has the keys.
+func (b *rebuilder) runOnce(ctx context.Context, f orders.Fence, why Trigger) (stock.Server, error) {
+	k, began := b.k, b.k.r.now()
+	k.log.Info("rebuild", "why", string(why), "epoch", f.Epoch)
+	if err := b.freeze(ctx, f); err != nil {
+		return stock.Server{}, err
+	}
+	if f.Epoch > 0 { // else no door ever had a lease, and nobody accepted anything
+		if err := b.wait(ctx); err != nil {
+			return stock.Server{}, err
+		}
+		b.drain(ctx)
+	}
+	img, err := b.cut(ctx, f.Epoch)
+	if err != nil {
+		return stock.Server{}, err
+	}
+	server, err := b.build(ctx, img)
+	if err != nil {
+		return stock.Server{}, err
+	}
+	took := k.r.now().Sub(began)
+	k.meter.rebuilt(why, took)
+	k.log.Info("rebuilt", "why", string(why), "epoch", img.Sale.Epoch, "live", len(img.Live),
+		"tombstones", len(img.Tombstones), "covered", img.Covered, "took", took.Round(time.Millisecond))
+	return server, nil
+}
+
+// freeze stops everyone: PostgreSQL's word ends the heartbeat and marks no more
+// rows, Redis' makes every script refuse. Redis may be empty, or frozen before.
+func (b *rebuilder) freeze(ctx context.Context, f orders.Fence) error {
+	k := b.k
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	if leads, err := k.r.leads(ctx, k.sale); err != nil || !leads {
+		return errors.Join(err, errLead)
+	}
+	frozen, err := k.r.cfg.Orders.Freeze(ctx, k.sale, f.Epoch)
+	if err != nil {
+		return fmt.Errorf("freeze in PostgreSQL: %w", err)
+	}
+	if !frozen {
+		return fmt.Errorf("freeze in PostgreSQL: %w", errMoved)
+	}
+	if f.Epoch == 0 {
+		return nil
+	}
+	err = k.r.cfg.Stock.Freeze(ctx, k.sale, f.Epoch)
+	if err != nil && !errors.Is(err, stock.ErrFenced) && !errors.Is(err, stock.ErrNoSale) {
+		return fmt.Errorf("freeze in Redis: %w", err)
+	}
+	return nil
+}
+
+// wait lets every lease run out. hush was called, so beaten is final.
+func (b *rebuilder) wait(ctx context.Context) error {
+	left := leaseWait - b.k.r.now().Sub(b.k.beaten())
+	if !sleep(ctx, left, nil) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// cut is the one transaction that ends the old epoch.
+func (b *rebuilder) cut(ctx context.Context, epoch int64) (orders.Image, error) {
+	ctx, cancel := context.WithTimeout(ctx, longCallTime)
+	defer cancel()
+	img, err := b.k.r.cfg.Orders.Cut(ctx, b.k.sale, epoch)
+	if errors.Is(err, orders.ErrEpochMoved) {
+		return img, fmt.Errorf("cut: %w", errMoved)
+	}
+	if err != nil {
+		return img, fmt.Errorf("cut: %w", err)
+	}
+	return img, nil
+}
+
+// build writes the keys of the image's epoch on the server that is there, lets
+// PostgreSQL go on, and loads the scripts last: before that every call meets
+// NOSCRIPT, or, if another sale loaded them, doors without a lease.
+func (b *rebuilder) build(ctx context.Context, cut orders.Image) (stock.Server, error) {
+	ctx, cancel := context.WithTimeout(ctx, longCallTime)
+	defer cancel()
+	k := b.k
+	server, err := k.r.cfg.Stock.Server(ctx, k.sale)
+	if err != nil {
+		return server, fmt.Errorf("name the server: %w", err)
+	}
+	inc, err := b.incarnation(ctx, server)
+	if err != nil {
+		return server, err
+	}
+	img := imageOf(cut, inc, k.r.now().Unix())
+	if err := k.r.cfg.Stock.Build(ctx, img); err != nil {
+		return server, fmt.Errorf("build epoch %d: %w", img.Epoch, err)
+	}
+	if err := b.same(ctx, server); err != nil {
+		return server, fmt.Errorf("build epoch %d: %w", img.Epoch, err)
+	}
+	on, err := k.r.cfg.Orders.Unfreeze(ctx, k.sale, img.Epoch)
+	if err != nil {
+		return server, fmt.Errorf("unfreeze epoch %d: %w", img.Epoch, err)
+	}
+	if !on {
+		return server, fmt.Errorf("unfreeze epoch %d: %w", img.Epoch, errMoved)
+	}
+	if err := k.r.cfg.Stock.Load(ctx, k.sale, inc); err != nil {
+		return server, fmt.Errorf("load scripts: %w", err)
+	}
+	// If it restarted since the last look, the scripts are on a server whose keys
+	// may lack a suffix, and NOSCRIPT says nothing any more: begin again.
+	if err := b.same(ctx, server); err != nil {
+		return server, fmt.Errorf("load scripts: %w", err)
+	}
+	return server, nil
+}
+
+func (b *rebuilder) same(ctx context.Context, server stock.Server) error {
+	now, err := b.k.r.cfg.Stock.Server(ctx, b.k.sale)
+	if err != nil {
+		return fmt.Errorf("name the server: %w", err)
+	}
+	if now != server {
+		return errServer
+	}
+	return nil
+}
+
+// incarnation is the number that the scripts on this server carry. Servers are
+// told apart by run id, so a restart has a new number anyway; it is raised too
+// when its scripts are gone from a server that still runs (SCRIPT FLUSH), because
+// then their absence no longer tells anybody anything.
+func (b *rebuilder) incarnation(ctx context.Context, server stock.Server) (int64, error) {
+	k := b.k
+	inc, err := k.r.cfg.Orders.Incarnation(ctx, server.RunID)
+	if err != nil {
+		return 0, fmt.Errorf("incarnation of %s: %w", server.RunID, err)
+	}
+	loaded, err := k.r.cfg.Stock.Loaded(ctx, k.sale, inc)
+	if err != nil {
+		return 0, fmt.Errorf("look for scripts: %w", err)
+	}
+	if loaded {
+		return inc, nil
+	}
+	if inc, err = k.r.cfg.Orders.RaiseIncarnation(ctx, server.RunID, inc); err != nil {
+		return 0, fmt.Errorf("raise the incarnation of %s: %w", server.RunID, err)
+	}
+	return inc, nil
+}
+
+// imageOf translates PostgreSQL's picture into the stock's. PostgreSQL does not
+// tell when a live order was confirmed: now is late enough to prune by.
+func imageOf(cut orders.Image, inc, now int64) stock.Image {
+	img := stock.Image{
+		Sale: cut.Sale, Epoch: cut.Sale.Epoch, Incarnation: inc,
+		Live:       make([]stock.LiveOrder, len(cut.Live)),
+		Tombstones: make([]stock.Tombstone, len(cut.Tombstones)),
+	}
+	for i := range cut.Live {
+		img.Live[i] = stock.LiveOrder{Order: cut.Live[i].Order, Settled: cut.Live[i].Settled}
+		if cut.Live[i].Settled {
+			img.Live[i].Finished = now
+		}
+	}
+	for i, t := range cut.Tombstones {
+		state := engine.RecordReleased
+		if t.Settled {
+			state = engine.RecordSettled
+		}
+		img.Tombstones[i] = stock.Tombstone{Order: t.Order, Hold: t.Hold, Body: t.Body, State: state, Finished: t.Finished}
+	}
+	return img
+}
