@@ -1,0 +1,246 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/doorbuster/doorbuster/engine"
+)
+
+// books are what PostgreSQL says of a sale, all of one snapshot.
+type books struct {
+	no                                  int32
+	sale                                engine.Sale // without names and hold; Items in order
+	frozen                              bool
+	now                                 time.Time
+	claimed                             map[engine.SKU]int64
+	rows                                []row
+	index                               map[engine.OrderID]int32 // of rows
+	outcomes                            []uint16                 // op-0 release rows that carry the order, by row
+	spent                               []int64                  // seqs of the present epoch whose hold was dropped or released without an order
+	pending, work, rejected             int64                    // release rows, due rows, rejected orders
+	counters                            map[string]int64         // used units by key, as engine/orders writes it
+	backAt                              int64                    // Unix milliseconds, when units last came back
+	redefinedAt                         int64                    // Unix milliseconds, 0 never
+	baskets                             map[string]*basket
+	first, lastEnd, lastConfirm, maxSeq int64 // Unix milliseconds; highest seq of the present epoch
+}
+
+// row is an order. Times are Unix milliseconds, 0 if not yet.
+type row struct {
+	id                               engine.OrderID
+	buyer                            engine.BuyerID
+	identities                       string
+	lines                            *basket
+	state                            engine.OrderState
+	reason                           engine.Reason
+	stray, returned                  bool
+	hold                             engine.Hold
+	body                             uint64
+	total, limitBuyer, limitIdentity int64
+	accepted, ingested, finished     int64
+}
+
+// live tells whether the order claims its units.
+func (r *row) live() bool { return r.state.Live() && !r.returned }
+
+// admitted tells whether the order ever claimed units in PostgreSQL: those that
+// a guard refused did not.
+func (r *row) admitted() bool {
+	switch r.reason {
+	case engine.ReasonSoldOut, engine.ReasonLimit, engine.ReasonEpoch, engine.ReasonRejected:
+		return false
+	}
+	return true
+}
+
+var errNoSale = errors.New("PostgreSQL knows no such sale")
+
+// readBooks reads a whole sale: about 300 bytes of memory per order.
+func readBooks(ctx context.Context, pool *pgxpool.Pool, id engine.SaleID) (*books, error) {
+	b := &books{
+		claimed: map[engine.SKU]int64{}, index: map[engine.OrderID]int32{},
+		counters: map[string]int64{}, baskets: map[string]*basket{},
+	}
+	err := snapshot(ctx, pool, func(tx pgx.Tx) error {
+		if err := b.readSale(ctx, tx, id); err != nil {
+			return err
+		}
+		for _, read := range []func(context.Context, pgx.Tx) error{b.readOrders, b.readMoves, b.readCounters, b.readCounts} {
+			if err := read(ctx, tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read sale %s from PostgreSQL: %w", id, err)
+	}
+	return b, nil
+}
+
+// snapshot runs fn in a transaction that sees one moment and writes nothing.
+func snapshot(ctx context.Context, pool *pgxpool.Pool, fn func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
+}
+
+func (b *books) readSale(ctx context.Context, tx pgx.Tx, id engine.SaleID) error {
+	s := &b.sale
+	s.ID = id
+	err := tx.QueryRow(ctx, `SELECT no, state, epoch, frozen, version, payment, provider, currency, opens, closes,
+		limit_buyer, limit_identity, clock_timestamp() FROM sales WHERE id = $1`, id).
+		Scan(&b.no, &s.State, &s.Epoch, &b.frozen, &s.Version, &s.Payment, &s.Provider, &s.Currency, &s.Opens, &s.Closes,
+			&s.LimitPerBuyer, &s.LimitPerIdentity, &b.now)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errNoSale
+	}
+	if err != nil {
+		return err
+	}
+	rows, err := tx.Query(ctx, `SELECT sku, price, units, claimed FROM items WHERE sale_no = $1 ORDER BY pos`, b.no)
+	if err != nil {
+		return err
+	}
+	var it engine.Item
+	var claimed int64
+	_, err = pgx.ForEachRow(rows, []any{&it.SKU, &it.Price, &it.Units, &claimed}, func() error {
+		s.Items = append(s.Items, it)
+		b.claimed[it.SKU] = claimed
+		return nil
+	})
+	return err
+}
+
+const orderColumns = `id, buyer, identities, lines, state, reason, stray, returned, hold_epoch, hold_seq, body, total,
+	limit_buyer, limit_identity, accepted_at, ingested_at, finished_at`
+
+func (b *books) readOrders(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, `SELECT `+orderColumns+` FROM orders WHERE sale_no = $1`, b.no)
+	if err != nil {
+		return err
+	}
+	return b.scanOrders(rows, func(r *row) {
+		b.index[r.id] = int32(len(b.rows)) //nolint:gosec // a sale has fewer than 2^31 orders: engine.MaxUnits
+		b.rows = append(b.rows, *r)
+		b.note(r)
+	})
+}
+
+func (b *books) scanOrders(rows pgx.Rows, take func(*row)) error {
+	var r row
+	var lines string
+	var body int64
+	var accepted, ingested time.Time
+	var finished *time.Time
+	_, err := pgx.ForEachRow(rows, []any{
+		&r.id, &r.buyer, &r.identities, &lines, &r.state, &r.reason, &r.stray, &r.returned,
+		&r.hold.Epoch, &r.hold.Seq, &body, &r.total, &r.limitBuyer, &r.limitIdentity, &accepted, &ingested, &finished,
+	}, func() error {
+		r.body, r.accepted, r.ingested, r.finished = uint64(body), accepted.UnixMilli(), ingested.UnixMilli(), 0
+		if finished != nil {
+			r.finished = finished.UnixMilli()
+		}
+		var err error
+		if r.lines, err = b.basket(lines); err != nil {
+			return fmt.Errorf("order %s: %w", r.id, err)
+		}
+		take(&r)
+		return nil
+	})
+	return err
+}
+
+// basket shares equal texts: a sale has few.
+func (b *books) basket(text string) (*basket, error) {
+	if s := b.baskets[text]; s != nil {
+		return s, nil
+	}
+	lines, err := engine.ParseLines(text)
+	if err != nil {
+		return nil, err
+	}
+	s := &basket{text: text, lines: lines}
+	if s.sum, err = engine.Total(lines); err != nil {
+		return nil, err
+	}
+	b.baskets[text] = s
+	return s, nil
+}
+
+// note keeps the times and numbers of the figures.
+func (b *books) note(r *row) {
+	if b.first == 0 || r.accepted < b.first {
+		b.first = r.accepted
+	}
+	b.lastEnd = max(b.lastEnd, r.finished)
+	switch {
+	case r.state == engine.Confirmed:
+		b.lastConfirm = max(b.lastConfirm, r.finished)
+	case r.state == engine.Cancelled:
+		b.backAt = max(b.backAt, r.finished)
+	}
+	if r.hold.Epoch == b.sale.Epoch && !r.stray {
+		b.maxSeq = max(b.maxSeq, r.hold.Seq)
+	}
+}
+
+// readMoves counts the release rows that end each order.
+func (b *books) readMoves(ctx context.Context, tx pgx.Tx) error {
+	b.outcomes = make([]uint16, len(b.rows))
+	rows, err := tx.Query(ctx, `SELECT hold_seq FROM moves WHERE sale_no = $1 AND op IN (2, 3) AND hold_epoch = $2`, b.no, b.sale.Epoch)
+	if err != nil {
+		return err
+	}
+	if b.spent, err = pgx.CollectRows(rows, pgx.RowTo[int64]); err != nil {
+		return err
+	}
+	rows, err = tx.Query(ctx, `SELECT unnest(orders) FROM moves WHERE sale_no = $1 AND op = 0`, b.no)
+	if err != nil {
+		return err
+	}
+	var id engine.OrderID
+	_, err = pgx.ForEachRow(rows, []any{&id}, func() error {
+		if i, ok := b.index[id]; ok && b.outcomes[i] < 1<<15 {
+			b.outcomes[i]++
+		}
+		return nil
+	})
+	return err
+}
+
+func (b *books) readCounters(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, `SELECT key, used FROM counters WHERE sale_no = $1 AND used <> 0`, b.no)
+	if err != nil {
+		return err
+	}
+	var key string
+	var used int64
+	_, err = pgx.ForEachRow(rows, []any{&key, &used}, func() error {
+		b.counters[key] = used
+		return nil
+	})
+	return err
+}
+
+func (b *books) readCounts(ctx context.Context, tx pgx.Tx) error {
+	var back, redefined *time.Time
+	err := tx.QueryRow(ctx, `SELECT
+		(SELECT count(*) FROM moves WHERE sale_no = $1 AND NOT done),
+		(SELECT count(*) FROM work WHERE sale_no = $1),
+		(SELECT count(*) FROM rejected WHERE sale = $2),
+		(SELECT max(at) FROM moves WHERE sale_no = $1 AND op IN (2, 3, 4, 5)),
+		(SELECT max(at) FROM trail WHERE sale_no = $1 AND what = 'redefine')`, b.no, b.sale.ID).
+		Scan(&b.pending, &b.work, &b.rejected, &back, &redefined)
+	if back != nil {
+		b.backAt = max(b.backAt, back.UnixMilli())
+	}
+	if redefined != nil {
+		b.redefinedAt = redefined.UnixMilli()
+	}
+	return err
+}
