@@ -1,0 +1,248 @@
+package payment
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/orders"
+	"github.com/doorbuster/doorbuster/engine/queue"
+	"github.com/doorbuster/doorbuster/stock"
+)
+
+// slotWait is how long ingest waits for a payer to have room before it writes the
+// orders without claiming them. They then cost one more transaction.
+const slotWait = 100 * time.Millisecond
+
+// stepTimeout bounds one transaction: a PostgreSQL that is silent is one that is
+// down.
+const stepTimeout = 20 * time.Second
+
+// ingester is the loop of one ingest queue. stop ends when no more is to be begun,
+// work when everything is cut off.
+type ingester struct {
+	w          *Worker
+	stop, work context.Context //nolint:containedctx // two ends of one loop, see Run
+	p          *pace
+	decision   stock.Decision
+	epochs     map[engine.SaleID]int64 // last seen; a hint for Watch
+}
+
+// parcel is what the messages at hand hold for one sale.
+type parcel struct {
+	sale   engine.SaleID
+	orders []engine.Order
+	bad    []engine.BadLine
+	msgs   []Message
+}
+
+// handle ingests messages and acknowledges those whose orders are committed. What
+// it could not finish before the end stays unacknowledged and comes again.
+func (in *ingester) handle(_ context.Context, msgs []Message) {
+	if in.p == nil {
+		in.p, in.epochs = in.w.pace("ingest"), make(map[engine.SaleID]int64)
+	}
+	parcels, markers := in.open(msgs)
+	for i := range parcels {
+		if !in.parcel(&parcels[i]) {
+			return
+		}
+	}
+	// A marker says that everything before it in its queue is committed, so it
+	// comes last.
+	for _, m := range markers {
+		nonce, _ := queue.MarkerNonce(m.Body)
+		if !in.until(func() error { return in.w.cfg.Orders.MarkMarker(in.work, nonce) }) {
+			return
+		}
+		in.ack(m)
+	}
+}
+
+// open sorts messages by sale, and puts aside what cannot be read at all.
+func (in *ingester) open(msgs []Message) (parcels []parcel, markers []Message) {
+	for _, m := range msgs {
+		if _, is := queue.MarkerNonce(m.Body); is {
+			markers = append(markers, m)
+			continue
+		}
+		env, bad, err := engine.ParseEnvelope(m.Body)
+		if err != nil {
+			// No sale, no order: nobody's hold can be given back, and a newer
+			// version may be able to read it.
+			in.w.log.Error("message put aside", "err", err, "bytes", len(m.Body))
+			in.w.m.dead.Inc()
+			in.failed(m.Dead())
+			continue
+		}
+		at := -1
+		for i := range parcels {
+			if parcels[i].sale == env.Sale {
+				at = i
+			}
+		}
+		if at < 0 {
+			parcels, at = append(parcels, parcel{sale: env.Sale}), len(parcels)
+		}
+		p := &parcels[at]
+		p.orders, p.bad, p.msgs = append(p.orders, env.Orders...), append(p.bad, bad...), append(p.msgs, m)
+	}
+	return parcels, markers
+}
+
+// parcel writes a sale's orders and acknowledges their messages. It returns false
+// if it had to stop before.
+func (in *ingester) parcel(p *parcel) bool {
+	in.w.m.ingestLag(in.w.cfg.Now(), p.orders)
+	arrivals := make([]orders.Arrival, len(p.orders))
+	for i := range p.orders {
+		arrivals[i].Order = p.orders[i]
+	}
+	for from := 0; from < len(arrivals); from += orders.MaxBatch {
+		wr, ok := in.write(p.sale, arrivals[from:min(from+orders.MaxBatch, len(arrivals))])
+		if !ok || !in.retake(p.sale, wr.stale) {
+			return false
+		}
+	}
+	for _, b := range p.bad {
+		r := orders.Rejected{Bytes: []byte(b.Line), Cause: b.Cause.Error()}
+		if id := engine.OrderID(b.Line[:min(len(b.Line), engine.OrderIDLen)]); id.Validate() == nil {
+			r.Order = id
+		}
+		if !in.reject(p.sale, r) {
+			return false
+		}
+	}
+	for _, m := range p.msgs {
+		in.ack(m)
+	}
+	return true
+}
+
+// written is what became of arrivals.
+type written struct {
+	stale []engine.Order // not written
+	moved bool           // the epoch moved: some were not written
+}
+
+// write brings arrivals into PostgreSQL. It waits for PostgreSQL as long as it
+// takes; a batch that PostgreSQL will not have is halved until the guilty order is
+// alone. It returns false if it had to stop before.
+func (in *ingester) write(sale engine.SaleID, arrivals []orders.Arrival) (wr written, ok bool) {
+	if len(arrivals) == 0 {
+		return written{}, true
+	}
+	var rep orders.IngestReport
+	var poison error
+	ok = in.until(func() (err error) {
+		rep, err = in.once(sale, arrivals)
+		if errors.Is(err, orders.ErrNotWritable) || errors.Is(err, orders.ErrNoSale) {
+			poison, err = err, nil
+		}
+		return err
+	})
+	if !ok || poison == nil {
+		return written{rep.Stale, rep.Moved}, ok
+	}
+	if len(arrivals) > 1 && !errors.Is(poison, orders.ErrNoSale) {
+		half := len(arrivals) / 2
+		a, ok := in.write(sale, arrivals[:half])
+		if !ok {
+			return a, false
+		}
+		b, ok := in.write(sale, arrivals[half:])
+		return written{append(a.stale, b.stale...), a.moved || b.moved}, ok
+	}
+	for i := range arrivals {
+		o := &arrivals[i].Order
+		line := engine.AppendTail(append([]byte(o.Order), '|'), o)
+		if !in.reject(sale, orders.Rejected{Order: o.Order, Bytes: line, Cause: poison.Error(), Known: o}) {
+			return written{}, false
+		}
+	}
+	return written{}, true
+}
+
+// once is one try to write arrivals; those it claimed go to the payers.
+func (in *ingester) once(sale engine.SaleID, arrivals []orders.Arrival) (rep orders.IngestReport, err error) {
+	done := in.w.m.stage("ingest")
+	defer func() { done(err) }()
+	ctx, cancel := context.WithTimeout(in.work, stepTimeout)
+	defer cancel()
+	if !in.slot() {
+		if rep, err = in.w.cfg.Orders.Ingest(ctx, sale, arrivals); err == nil {
+			in.w.m.ingested(&rep)
+			in.w.nudgePayers(len(rep.Reserved))
+		}
+		return rep, err
+	}
+	rep, err = in.w.cfg.Orders.IngestAndClaim(ctx, sale, arrivals, payLease)
+	if err != nil || len(rep.Claimed) == 0 {
+		<-in.w.slots
+	} else {
+		in.w.toPay <- rep.Claimed // has room: as many as there are slots
+	}
+	if err == nil {
+		in.w.m.ingested(&rep)
+		in.w.nudgePayers(len(rep.Reserved))
+	}
+	return rep, err
+}
+
+// slot tells whether a payer will have room for a batch.
+func (in *ingester) slot() bool {
+	select {
+	case in.w.slots <- struct{}{}:
+		return true
+	default:
+	}
+	t := time.NewTimer(slotWait)
+	defer t.Stop()
+	select {
+	case in.w.slots <- struct{}{}:
+		return true
+	case <-t.C:
+	case <-in.stop.Done():
+	}
+	return false
+}
+
+func (in *ingester) reject(sale engine.SaleID, r orders.Rejected) bool {
+	in.w.log.Error("order rejected", "sale", sale, "order", r.Order, "cause", r.Cause)
+	ok := in.until(func() error { return in.w.cfg.Orders.Reject(in.work, sale, r) })
+	if ok {
+		in.w.m.rejected.Inc()
+	}
+	return ok
+}
+
+// until repeats a step until it succeeds, and returns false if the loop has to stop
+// before. Messages are held meanwhile: giving them back would count against their
+// delivery limit.
+func (in *ingester) until(step func() error) bool {
+	for {
+		err := step()
+		if err == nil {
+			in.p.met(in.stop, nil)
+			return true
+		}
+		in.failed(err)
+		if !in.p.met(in.stop, err) {
+			return false
+		}
+	}
+}
+
+func (in *ingester) failed(err error) {
+	if err != nil {
+		in.w.m.errors.ingest.Inc()
+	}
+}
+
+// ack forgets a message. If that fails its channel is gone: it comes again and
+// changes nothing.
+func (in *ingester) ack(m Message) {
+	in.failed(m.Ack())
+	in.w.m.acked.Inc()
+}

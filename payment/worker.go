@@ -1,0 +1,245 @@
+package payment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/orders"
+	"github.com/doorbuster/doorbuster/engine/queue"
+	"github.com/doorbuster/doorbuster/payment/ledger"
+	"github.com/doorbuster/doorbuster/payment/provider"
+	"github.com/doorbuster/doorbuster/stock"
+)
+
+// Orders are the transactions the worker needs (engine/orders).
+type Orders interface {
+	Ingest(ctx context.Context, sale engine.SaleID, arrivals []orders.Arrival) (orders.IngestReport, error)
+	IngestAndClaim(ctx context.Context, sale engine.SaleID, arrivals []orders.Arrival, lease time.Duration) (orders.IngestReport, error)
+	Reject(ctx context.Context, sale engine.SaleID, r orders.Rejected) error
+	Claim(ctx context.Context, opt orders.ClaimOptions) ([]orders.Payable, error)
+	Settle(ctx context.Context, sale engine.SaleID, payments []orders.Payment,
+		also func(ctx context.Context, tx pgx.Tx, confirmed []orders.Payable) error) ([]orders.Settled, error)
+	Defer(ctx context.Context, sale engine.SaleID, ids []engine.OrderID, next time.Duration) error
+	Expire(ctx context.Context, limit int) (int, error)
+	MarkMarker(ctx context.Context, nonce string) error
+}
+
+// Stock is where a stale order is taken again (stock).
+type Stock interface {
+	Watch(ctx context.Context, sale engine.SaleID, epoch int64) (stock.Watch, error)
+	Retake(ctx context.Context, sale engine.SaleID, g stock.Grip, baskets []engine.Basket, d *stock.Decision) error
+	Mark(ctx context.Context, sale engine.SaleID, epoch int64, entries []int64) error
+}
+
+// Books are the money's side (payment/ledger).
+type Books interface {
+	Book(ctx context.Context, sale engine.SaleID, provider, currency string) (ledger.Book, error)
+	Authorise(ctx context.Context, tx pgx.Tx, book ledger.Book, charges []ledger.Charge, lease time.Duration) (ledger.Task, error)
+	OweVoid(ctx context.Context, book ledger.Book, charges []ledger.Charge, due time.Duration) error
+	Due(ctx context.Context, limit int, lease time.Duration) ([]ledger.Task, error)
+	Finish(ctx context.Context, results []ledger.Result) (captured int, err error)
+}
+
+// Message is an unacknowledged message of an ingest queue.
+type Message struct {
+	Body []byte
+	Ack  func() error // forget it
+	Dead func() error // put it aside, among the dead letters
+}
+
+// Source hands the messages of one ingest queue to handle, some at a time, until
+// ctx ends. Messages that were not acknowledged come again.
+type Source func(ctx context.Context, queue int, handle func(context.Context, []Message)) error
+
+// Config is what a worker needs. Orders, Stock, Ledger and Providers are required,
+// and one of Queue.URL and Source.
+type Config struct {
+	Orders    Orders
+	Stock     Stock
+	Ledger    Books
+	Providers map[string]provider.Provider // by engine.Sale.Provider
+
+	Queue  queue.Config
+	Source Source // nil: RabbitMQ as Queue says
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time // for the lag in the metrics only; nil is time.Now
+
+	Envelopes int           // messages ingested together; 0 is DefaultEnvelopes
+	Payers    int           // loops that pay; 0 is DefaultPayers
+	Capturers int           // loops that capture and void; 0 is DefaultCapturers
+	DrainFor  time.Duration // after ctx ended; 0 is DefaultDrainFor
+}
+
+// Defaults of Config.
+const (
+	DefaultEnvelopes = 8
+	DefaultPayers    = 2
+	DefaultCapturers = 1
+	DefaultDrainFor  = 5 * time.Second
+)
+
+// Limits.
+const (
+	// MaxCalls is how many calls to a provider a loop has in flight.
+	MaxCalls = 32
+	// batchesInHand is how many batches wait in memory between two stages.
+	batchesInHand = 4
+	// prefetchFactor times Envelopes messages are fetched ahead of the one batch
+	// that is worked on.
+	prefetchFactor = 3
+
+	payLease     = 30 * time.Second       // within which a claimed batch should be settled
+	captureLease = 20 * time.Second       // within which a confirmed batch should be captured
+	pollEvery    = 250 * time.Millisecond // of rows that came due
+	expireEvery  = 500 * time.Millisecond
+	firstPause   = 20 * time.Millisecond // of a stage whose service is down
+	maxPause     = time.Second
+)
+
+// Worker runs all stages. Make it with New, run it once.
+type Worker struct {
+	cfg       Config
+	log       *slog.Logger
+	m         *metrics
+	gateways  map[string]*gateway
+	slots     chan struct{} // a batch in toPay, or being paid, that ingest claimed
+	toPay     chan []orders.Payable
+	toCapture chan ledger.Task
+	wakePay   chan struct{} // rows came due that were not handed over
+}
+
+// New checks the configuration. It starts nothing.
+func New(cfg Config) (*Worker, error) {
+	if cfg.Orders == nil || cfg.Stock == nil || cfg.Ledger == nil || len(cfg.Providers) == 0 {
+		return nil, errors.New("payment: Orders, Stock, Ledger and a provider are required")
+	}
+	if cfg.Source == nil && cfg.Queue.URL == "" {
+		return nil, errors.New("payment: Queue.URL or Source is required")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Registerer == nil {
+		cfg.Registerer = prometheus.NewRegistry()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	for _, d := range []struct {
+		v *int
+		d int
+	}{{&cfg.Envelopes, DefaultEnvelopes}, {&cfg.Payers, DefaultPayers}, {&cfg.Capturers, DefaultCapturers}} {
+		if *d.v <= 0 {
+			*d.v = d.d
+		}
+	}
+	if cfg.DrainFor <= 0 {
+		cfg.DrainFor = DefaultDrainFor
+	}
+	if most := orders.MaxBatch / engine.MaxGroup; cfg.Envelopes > most {
+		return nil, fmt.Errorf("payment: %d envelopes together, at most %d", cfg.Envelopes, most)
+	}
+	w := &Worker{
+		cfg: cfg, log: cfg.Logger,
+		slots: make(chan struct{}, batchesInHand), toPay: make(chan []orders.Payable, batchesInHand),
+		toCapture: make(chan ledger.Task, batchesInHand), wakePay: make(chan struct{}, 1),
+	}
+	if w.cfg.Source == nil {
+		w.cfg.Source = w.rabbit
+	}
+	var err error
+	if w.m, err = newMetrics(cfg.Registerer); err != nil {
+		return nil, fmt.Errorf("payment: %w", err)
+	}
+	w.gateways = make(map[string]*gateway, len(cfg.Providers))
+	for name, p := range cfg.Providers {
+		w.gateways[name] = newGateway(name, p, w.m)
+	}
+	return w, nil
+}
+
+// Run works until ctx ends and everything it started has ended. Services that are
+// down are waited for. The error is for a configuration that cannot work.
+func (w *Worker) Run(ctx context.Context) error {
+	work, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	stopped := context.AfterFunc(ctx, func() { time.AfterFunc(w.cfg.DrainFor, cut) })
+	defer stopped()
+
+	var ingest, pay, capture sync.WaitGroup
+	for range w.cfg.Capturers {
+		capture.Go(func() { w.captureLoop(ctx, work) })
+	}
+	for range w.cfg.Payers {
+		pay.Go(func() { w.payLoop(ctx, work) })
+	}
+	failed := make(chan error, queue.Queues)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	for q := range queue.Queues {
+		ingest.Go(func() {
+			in := ingester{w: w, stop: ctx, work: work}
+			if err := w.cfg.Source(ctx, q, in.handle); err != nil && ctx.Err() == nil {
+				failed <- fmt.Errorf("consume ingest queue %d: %w", q, err)
+				stop()
+			}
+		})
+	}
+	ingest.Go(func() { w.expireLoop(ctx, work) })
+
+	ingest.Wait()
+	close(w.toPay)
+	pay.Wait()
+	close(w.toCapture)
+	capture.Wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+// rabbit is the Source that consumes from RabbitMQ.
+func (w *Worker) rabbit(ctx context.Context, q int, handle func(context.Context, []Message)) error {
+	var msgs []Message
+	opt := queue.ConsumeOptions{Prefetch: w.cfg.Envelopes * prefetchFactor, MaxBatch: w.cfg.Envelopes}
+	return queue.Consume(ctx, w.cfg.Queue, q, opt, func(ctx context.Context, ds []*queue.Delivery) {
+		msgs = msgs[:0]
+		for _, d := range ds {
+			msgs = append(msgs, Message{Body: d.Body, Ack: d.Ack, Dead: func() error { return d.Nack(false) }})
+		}
+		handle(ctx, msgs)
+	})
+}
+
+// expireLoop cancels reserved orders whose deadline has passed.
+func (w *Worker) expireLoop(ctx, work context.Context) {
+	p := w.pace("expire")
+	for p.sleep(ctx, expireEvery) {
+		for ctx.Err() == nil {
+			n, err := w.expireOnce(work)
+			if p.met(ctx, err); err != nil || n < orders.MaxBatch {
+				break
+			}
+		}
+	}
+}
+
+func (w *Worker) expireOnce(ctx context.Context) (n int, err error) {
+	done := w.m.stage("expire")
+	n, err = w.cfg.Orders.Expire(ctx, orders.MaxBatch)
+	done(err)
+	w.m.expired.Add(float64(n))
+	return n, err
+}
