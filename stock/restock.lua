@@ -1,0 +1,37 @@
+#!lua
+-- PURPOSE  Units are added to the sale, once per row id.
+-- KEYS     1 state  2 rows
+-- ARGV     1 format (1)  2 rows n, then columns: n row ids, n SKUs, n units
+-- RETURNS  units added per row, by this call or before | error FENCED, FORMAT,
+--          NOITEM: nothing written
+-- TIME     not read
+local INC = '0'
+local A, n = ARGV, tonumber(ARGV[2])
+if A[1] ~= '1' then return redis.error_reply('FORMAT unknown arguments') end
+local fields = {'inc', 'state'}
+for i = 1, n do fields[2 + i] = 'a:' .. A[2 + n + i] end
+local st = redis.call('HMGET', KEYS[1], unpack(fields))
+if st[1] ~= INC or not st[2] or st[2] == 'frozen' then
+  return redis.error_reply('FENCED frozen, rebuilt or gone')
+end
+local done = redis.call('HMGET', KEYS[2], unpack(A, 3, 2 + n))
+
+local more, rows, later, out = {}, {}, {}, {}
+for i = 1, n do
+  local row, sku = A[2 + i], A[2 + n + i]
+  if not st[2 + i] then return redis.error_reply('NOITEM ' .. sku) end
+  local units = tonumber(done[i] or later[row])
+  if not units then
+    units = tonumber(A[2 + 2 * n + i])
+    more[sku] = (more[sku] or 0) + units
+    later[row], rows[#rows + 1], rows[#rows + 2] = units, row, units
+  end
+  out[i] = units
+end
+
+if #rows > 0 then redis.call('HSET', KEYS[2], unpack(rows)) end
+for sku, units in pairs(more) do
+  redis.call('HINCRBY', KEYS[1], 'u:' .. sku, units)
+  redis.call('HINCRBY', KEYS[1], 'a:' .. sku, units)
+end
+return out
