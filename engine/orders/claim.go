@@ -96,7 +96,7 @@ func stillDue(ctx context.Context, tx pgx.Tx, ids []string) ([]string, error) {
 // lease makes due orders of one state paying until the lease ends.
 func (in *saleInfo) lease(ctx context.Context, tx pgx.Tx, ids []string, lease time.Duration, from engine.OrderState) ([]Payable, error) {
 	rows, err := tx.Query(ctx, `UPDATE orders o SET state = $4, attempt = greatest(o.attempt, 1), due_at = now() + $3::interval
-		FROM unnest($1::text[]) AS u(id) WHERE o.id = u.id AND o.sale_no = $2 AND o.state = $5 AND o.due_at <= now()
+		FROM unnest($1::text[]) AS u(id) WHERE o.id = u.id AND o.sale_no + 0 = $2 AND o.state = $5 AND o.due_at <= now()
 		RETURNING o.id, o.buyer, o.total, o.attempt, o.wished`, ids, in.no, lease, engine.Paying, from)
 	if err != nil {
 		return nil, err

@@ -146,7 +146,7 @@ func (st *settlement) confirm(ctx context.Context, yes attempts) error {
 	}
 	rows, err := st.tx.Query(ctx, `UPDATE orders o SET state = $4, finished_at = now(), due_at = NULL
 		FROM unnest($1::text[], $2::smallint[]) AS u(id, attempt)
-		WHERE o.id = u.id AND o.sale_no = $3 AND o.state = $5 AND o.attempt = u.attempt
+		WHERE o.id = u.id AND o.sale_no + 0 = $3 AND o.state = $5 AND o.attempt = u.attempt
 		RETURNING o.id, o.buyer, o.total, o.attempt`, yes.ids, yes.attempts, st.sale.no, engine.Confirmed, engine.Paying)
 	if err != nil {
 		return err
@@ -172,7 +172,7 @@ func cancelAll(ctx context.Context, tx pgx.Tx, no int32, from engine.OrderState,
 	}
 	rows, err := tx.Query(ctx, `UPDATE orders o SET state = $5, reason = u.reason, finished_at = now(), due_at = NULL
 		FROM unnest($1::text[], $2::smallint[], $3::smallint[]) AS u(id, attempt, reason)
-		WHERE o.id = u.id AND o.sale_no = $4 AND o.state = $6 AND u.attempt IN (-1, o.attempt)
+		WHERE o.id = u.id AND o.sale_no + 0 = $4 AND o.state = $6 AND u.attempt IN (-1, o.attempt)
 		RETURNING o.id, o.buyer, o.identities, o.lines`, which.ids, which.attempts, which.reason, no, engine.Cancelled, from)
 	if err != nil {
 		return nil, err
@@ -238,7 +238,7 @@ func (st *settlement) results(ctx context.Context, payments []Payment) ([]Settle
 func (s *Store) Defer(ctx context.Context, sale engine.SaleID, orders []engine.OrderID, next time.Duration) error {
 	return s.inSale(ctx, "defer orders of", sale, func(tx pgx.Tx, in saleInfo) error {
 		rows, err := tx.Query(ctx, `UPDATE orders o SET due_at = now() + $3::interval FROM unnest($1::text[]) AS u(id)
-			WHERE o.id = u.id AND o.sale_no = $2 AND o.state = $4 RETURNING o.id`, sortedStrings(orders), in.no, next, engine.Paying)
+			WHERE o.id = u.id AND o.sale_no + 0 = $2 AND o.state = $4 RETURNING o.id`, sortedStrings(orders), in.no, next, engine.Paying)
 		if err != nil {
 			return err
 		}
@@ -262,7 +262,7 @@ func sortedStrings(orders []engine.OrderID) []string {
 func (s *Store) NextAttempt(ctx context.Context, sale engine.SaleID, order engine.OrderID, attempt int) (ok bool, err error) {
 	err = s.inSale(ctx, "next attempt in", sale, func(tx pgx.Tx, in saleInfo) error {
 		tag, err := tx.Exec(ctx, `UPDATE orders SET attempt = attempt + 1, due_at = now() + $4::interval
-			WHERE id = $1 AND sale_no = $2 AND state = $5 AND attempt = $3`, order, in.no, attempt, DefaultLease, engine.Paying)
+			WHERE id = $1 AND sale_no + 0 = $2 AND state = $5 AND attempt = $3`, order, in.no, attempt, DefaultLease, engine.Paying)
 		if ok = tag.RowsAffected() == 1; err != nil || !ok {
 			return err
 		}
@@ -283,7 +283,7 @@ func (s *Store) BeginCheckout(ctx context.Context, sale engine.SaleID, order eng
 		var buyer engine.BuyerID
 		var total int64
 		err := tx.QueryRow(ctx, `UPDATE orders SET state = $4, attempt = 1, due_at = now() + $3::interval
-			WHERE id = $1 AND sale_no = $2 AND state = $5 AND due_at > now() RETURNING buyer, total`,
+			WHERE id = $1 AND sale_no + 0 = $2 AND state = $5 AND due_at > now() RETURNING buyer, total`,
 			order, in.no, lease, engine.Paying, engine.Reserved).Scan(&buyer, &total)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
