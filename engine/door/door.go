@@ -3,7 +3,9 @@ package door
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,7 +16,8 @@ import (
 	"github.com/doorbuster/doorbuster/stock"
 )
 
-// Stock is what the door needs of *stock.Store.
+// Stock is what the door needs of *stock.Store. Baskets, and what they point to,
+// are valid during the call only.
 type Stock interface {
 	Watch(ctx context.Context, sale engine.SaleID, epoch int64) (stock.Watch, error)
 	Reserve(ctx context.Context, sale engine.SaleID, g stock.Grip, baskets []engine.Basket, d *stock.Decision) error
@@ -39,25 +42,135 @@ type Config struct {
 	Registerer prometheus.Registerer
 
 	GroupMax   int           // most baskets of one script call; default and at most engine.MaxGroup
+	Calls      int           // script calls of a sale in flight; default 1: a slot runs one at a time
 	InFlight   int           // groups of a sale between script and confirm; default 4
 	GroupOfOne bool          // every request its own call and message: the benches' baseline
 	GateMin    int           // least requests of a sale in flight; default 32
 	GateMax    int           // most; default 16384
 	GateTarget time.Duration // p99 the gate keeps; default 25 ms
+	LagMax     time.Duration // ingest that is further behind closes the gate; default 15 s
 	BuyerRate  float64       // requests per second of one buyer that go past the memory; default 5
 	BuyerBurst int           // of them at once; default 10
 }
 
+const (
+	defaultCalls    = 1
+	defaultInFlight = 4
+	defaultLagMax   = 15 * time.Second
+)
+
 // Door is the front door. Make it with New; it serves while Run runs.
 type Door struct {
-	cfg Config
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+	epoch   time.Time // the zero of the door's own clock
+
+	sales    *table
+	recall   recall
+	buckets  *buckets
+	requests sync.Pool
+	groups   sync.Pool
+
+	life *life
+	ctx  context.Context // of the watches; ends with Run
+	end  context.CancelFunc
 }
 
 // New returns a door, or an error that says what is wrong with cfg.
-func New(cfg Config) (*Door, error) { return &Door{cfg: cfg}, errors.ErrUnsupported }
+func New(cfg Config) (*Door, error) {
+	if cfg.Stock == nil || cfg.Publisher == nil || cfg.Tickets == nil {
+		return nil, errors.New("door: needs Stock, Publisher and Tickets")
+	}
+	if len(cfg.OrderKeys) == 0 {
+		return nil, errors.New("door: needs at least one of OrderKeys")
+	}
+	for number, key := range cfg.OrderKeys {
+		if _, err := engine.NewOrderKey(key, number, "check"); err != nil {
+			return nil, fmt.Errorf("door: %w", err)
+		}
+	}
+	cfg = withDefaults(cfg)
+	d := &Door{
+		cfg: cfg, log: cfg.Logger, epoch: time.Now(), sales: newTable(), life: newLife(),
+		buckets:  newBuckets(cfg.BuyerRate, cfg.BuyerBurst),
+		requests: sync.Pool{New: newRequest}, groups: sync.Pool{New: newGroup},
+	}
+	d.ctx, d.end = context.WithCancel(context.Background())
+	var err error
+	if d.metrics, err = newMetrics(d, cfg.Registerer); err != nil {
+		return nil, fmt.Errorf("door: metrics: %w", err)
+	}
+	return d, nil
+}
 
-// Run serves until ctx ends and everything it started has ended. It returns nil.
-func (d *Door) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func withDefaults(cfg Config) Config {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Registerer == nil {
+		cfg.Registerer = prometheus.NewRegistry()
+	}
+	if cfg.GroupMax <= 0 || cfg.GroupMax > engine.MaxGroup {
+		cfg.GroupMax = engine.MaxGroup
+	}
+	for _, n := range []struct {
+		at    *int
+		value int
+	}{
+		{&cfg.Calls, defaultCalls},
+		{&cfg.InFlight, defaultInFlight},
+		{&cfg.GateMin, defaultGateMin},
+		{&cfg.GateMax, defaultGateMax},
+		{&cfg.BuyerBurst, defaultBuyerBurst},
+	} {
+		if *n.at <= 0 {
+			*n.at = n.value
+		}
+	}
+	if cfg.GateTarget <= 0 {
+		cfg.GateTarget = defaultGateTarget
+	}
+	if cfg.LagMax <= 0 {
+		cfg.LagMax = defaultLagMax
+	}
+	if cfg.BuyerRate <= 0 {
+		cfg.BuyerRate = defaultBuyerRate
+	}
+	return cfg
+}
+
+// Run serves until ctx ends and everything the door started has ended. It returns
+// nil. A Door runs once; requests handled before Run or after its end are told to
+// try again. Shut the HTTP server down before ctx ends.
+func (d *Door) Run(ctx context.Context) error {
+	tick := time.NewTicker(janitorPace)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			d.sweep()
+		case <-ctx.Done():
+			d.end()
+			d.life.stop()
+			return nil
+		}
+	}
+}
+
+// clock is the door's own monotonic clock, in nanoseconds since New.
+func (d *Door) clock() int64 { return int64(time.Since(d.epoch)) }
 
 // Handle answers the request if its route is one of the door's, and tells so.
-func (d *Door) Handle(ctx *fasthttp.RequestCtx) bool { return false }
+func (d *Door) Handle(ctx *fasthttp.RequestCtx) bool {
+	sale, rest, ok := route(ctx.Request.Header.RequestURI())
+	switch {
+	case !ok:
+		return false
+	case rest == "":
+		d.show(ctx, sale)
+	default:
+		d.order(ctx, sale)
+	}
+	return true
+}

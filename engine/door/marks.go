@@ -1,0 +1,85 @@
+package door
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	markTimeout = time.Second
+	markBatch   = 64   // confirmed entries that start a batch while lanes are busy
+	maxMarks    = 4096 // beyond them marks are dropped: the relay publishes again, which is harmless
+)
+
+// marks are the outbox entries of a sale that are confirmed and not yet deleted.
+type marks struct {
+	mu      sync.Mutex
+	epoch   int64 // of entries
+	entries []int64
+	spare   []int64
+	running bool
+}
+
+// add notes a confirmed entry and tells whether a batch is due. Entries of an
+// older epoch are let go: the relay empties its outbox.
+func (m *marks) add(epoch, entry int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if epoch != m.epoch {
+		m.epoch, m.entries = epoch, m.entries[:0]
+	}
+	if len(m.entries) < maxMarks {
+		m.entries = append(m.entries, entry)
+	}
+	return len(m.entries) >= markBatch && !m.running
+}
+
+// begin claims the marking for the caller, who must then call runMarks.
+func (m *marks) begin() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.running || len(m.entries) == 0 {
+		return false
+	}
+	m.running = true
+	return true
+}
+
+func (m *marks) take() (epoch int64, entries []int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.entries) == 0 {
+		m.running = false
+		return 0, nil
+	}
+	entries = m.entries
+	m.entries, m.spare = m.spare[:0], entries
+	return m.epoch, entries
+}
+
+// startMarks deletes what is confirmed from the outbox, in batches, off the path
+// of any request.
+func (s *sale) startMarks() {
+	if !s.marks.begin() {
+		return
+	}
+	if !s.door.life.start(s.runMarks) {
+		s.runMarks()
+	}
+}
+
+func (s *sale) runMarks() {
+	for {
+		epoch, entries := s.marks.take()
+		if entries == nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), markTimeout)
+		err := s.door.cfg.Stock.Mark(ctx, s.id, epoch, entries)
+		cancel()
+		if err != nil {
+			s.door.metrics.markFailures.Inc() // the relay will publish them again
+		}
+	}
+}
