@@ -120,7 +120,7 @@ func (b *rebuilder) build(ctx context.Context, cut orders.Image) (stock.Server, 
 	if err != nil {
 		return server, err
 	}
-	img := imageOf(cut, inc, k.r.now().Unix())
+	img := imageOf(cut, inc)
 	if err := k.r.cfg.Stock.Build(ctx, img); err != nil {
 		return server, fmt.Errorf("build epoch %d: %w", img.Epoch, err)
 	}
@@ -179,19 +179,15 @@ func (b *rebuilder) incarnation(ctx context.Context, server stock.Server) (int64
 	return inc, nil
 }
 
-// imageOf translates PostgreSQL's picture into the stock's. PostgreSQL does not
-// tell when a live order was confirmed: now is late enough to prune by.
-func imageOf(cut orders.Image, inc, now int64) stock.Image {
+// imageOf translates PostgreSQL's picture into the stock's.
+func imageOf(cut orders.Image, inc int64) stock.Image {
 	img := stock.Image{
 		Sale: cut.Sale, Epoch: cut.Sale.Epoch, Incarnation: inc,
 		Live:       make([]stock.LiveOrder, len(cut.Live)),
 		Tombstones: make([]stock.Tombstone, len(cut.Tombstones)),
 	}
-	for i := range cut.Live {
-		img.Live[i] = stock.LiveOrder{Order: cut.Live[i].Order, Settled: cut.Live[i].Settled}
-		if cut.Live[i].Settled {
-			img.Live[i].Finished = now
-		}
+	for i, l := range cut.Live {
+		img.Live[i] = stock.LiveOrder{Order: l.Order, Settled: l.Settled, Finished: l.Finished}
 	}
 	for i, t := range cut.Tombstones {
 		state := engine.RecordReleased

@@ -30,8 +30,7 @@ type Config struct {
 	// asked when the ingest of a sale stands still.
 	Depth func(ctx context.Context, queue int) (int, error)
 
-	// Now is the local clock: durations, and the finishing times that PostgreSQL
-	// does not tell. nil is time.Now.
+	// Now is the local clock, for durations only. nil is time.Now.
 	Now func() time.Time
 }
 
