@@ -3,6 +3,7 @@ package payment
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -218,7 +219,12 @@ func (w *Worker) settleOnce(ctx context.Context, known []attempt) (lost []attemp
 	if err != nil {
 		return nil, err
 	}
-	if len(task.Charges) > 0 {
+	if w.cfg.Moved != nil {
+		w.cfg.Moved(sale)
+	}
+	// A transaction that PostgreSQL made run twice may have confirmed nobody the
+	// second time: then the task is of the first, which was rolled back.
+	if slices.ContainsFunc(settled, func(s orders.Settled) bool { return s.Won && s.State == engine.Confirmed }) {
 		select {
 		case w.toCapture <- task:
 		default: // its row comes due

@@ -74,6 +74,11 @@ type Config struct {
 	Registerer prometheus.Registerer
 	Now        func() time.Time // for the lag in the metrics only; nil is time.Now
 
+	// Moved, if set, is called after a transaction that may have written release
+	// rows of the sale: whoever applies them need not wait for his poll. It must
+	// not block.
+	Moved func(sale engine.SaleID)
+
 	Envelopes int           // messages ingested together; 0 is DefaultEnvelopes
 	Payers    int           // loops that pay; 0 is DefaultPayers
 	Capturers int           // loops that capture and void; 0 is DefaultCapturers
@@ -94,6 +99,9 @@ const (
 	MaxCalls = 32
 	// batchesInHand is how many batches wait in memory between two stages.
 	batchesInHand = 4
+	// tasksInHand is how many tasks wait for a capturer. More of them come due
+	// after captureLease.
+	tasksInHand = 64
 	// prefetchFactor times Envelopes messages are fetched ahead of the one batch
 	// that is worked on.
 	prefetchFactor = 3
@@ -152,7 +160,7 @@ func New(cfg Config) (*Worker, error) {
 	w := &Worker{
 		cfg: cfg, log: cfg.Logger,
 		slots: make(chan struct{}, batchesInHand), toPay: make(chan []orders.Payable, batchesInHand),
-		toCapture: make(chan ledger.Task, batchesInHand), wakePay: make(chan struct{}, 1),
+		toCapture: make(chan ledger.Task, tasksInHand), wakePay: make(chan struct{}, 1),
 	}
 	if w.cfg.Source == nil {
 		w.cfg.Source = w.rabbit
@@ -171,10 +179,11 @@ func New(cfg Config) (*Worker, error) {
 // Run works until ctx ends and everything it started has ended. Services that are
 // down are waited for. The error is for a configuration that cannot work.
 func (w *Worker) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	stopped := context.AfterFunc(ctx, func() { time.AfterFunc(w.cfg.DrainFor, cut) })
-	defer stopped()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(w.cfg.DrainFor, cut) })()
 
 	var ingest, pay, capture sync.WaitGroup
 	for range w.cfg.Capturers {
@@ -184,8 +193,6 @@ func (w *Worker) Run(ctx context.Context) error {
 		pay.Go(func() { w.payLoop(ctx, work) })
 	}
 	failed := make(chan error, queue.Queues)
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
 	for q := range queue.Queues {
 		ingest.Go(func() {
 			in := ingester{w: w, stop: ctx, work: work}

@@ -1,0 +1,434 @@
+package payment_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/orders"
+	"github.com/doorbuster/doorbuster/payment"
+	"github.com/doorbuster/doorbuster/payment/ledger"
+	"github.com/doorbuster/doorbuster/payment/provider"
+	"github.com/doorbuster/doorbuster/stock"
+)
+
+// errDown is a database that is not there.
+var errDown = errors.New("connection refused")
+
+// row is an order as the fake of engine/orders keeps it.
+type row struct {
+	engine.Order
+	state   engine.OrderState
+	reason  engine.Reason
+	attempt int
+	due     time.Time
+	again   bool
+	wished  bool
+}
+
+// house stands in for engine/orders and payment/ledger: the same refusals, no
+// guards, one lock. Hooks let a test fail a step.
+type house struct {
+	mu       sync.Mutex
+	epoch    int64
+	amount   engine.Money
+	rows     map[engine.OrderID]*row
+	rejected map[engine.OrderID]orders.Rejected
+	markers  []string
+	charges  map[string]ledger.State
+	postings map[string]int64 // captures by key
+	tasks    map[int64]*ledger.Task
+	due      map[int64]time.Time
+	nextTask int64
+	poison   engine.OrderID // cannot be written
+	changed  chan struct{}  // closed and renewed at every change
+
+	before func(step string) error // called without the lock; its error fails the step
+}
+
+func newHouse() *house {
+	return &house{
+		epoch: 1, amount: engine.Money{Amount: 700, Currency: "KRW"}, rows: map[engine.OrderID]*row{},
+		rejected: map[engine.OrderID]orders.Rejected{}, charges: map[string]ledger.State{}, postings: map[string]int64{},
+		tasks: map[int64]*ledger.Task{}, due: map[int64]time.Time{}, changed: make(chan struct{}),
+		before: func(string) error { return nil },
+	}
+}
+
+func (h *house) step(name string) (func(), error) {
+	if err := h.before(name); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	return func() {
+		close(h.changed)
+		h.changed = make(chan struct{})
+		h.mu.Unlock()
+	}, nil
+}
+
+// until waits for the condition, which is tested at every change of the house.
+func (h *house) until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		h.mu.Lock()
+		done, changed := ok(), h.changed
+		h.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			t.Fatalf("waited in vain: %s (%d orders, states %v, rejected %d)", what, len(h.rows), h.counts(), len(h.rejected))
+		}
+	}
+}
+
+func (h *house) counts() map[engine.OrderState]int {
+	n := map[engine.OrderState]int{}
+	for _, r := range h.rows {
+		n[r.state]++
+	}
+	return n
+}
+
+func (h *house) payable(r *row) orders.Payable {
+	return orders.Payable{
+		Order: r.Order.Order, Sale: "drop", Buyer: r.Buyer, Amount: h.amount, Provider: "p",
+		Attempt: r.attempt, Again: r.again, CancelWished: r.wished,
+	}
+}
+
+func (h *house) Ingest(ctx context.Context, sale engine.SaleID, as []orders.Arrival) (orders.IngestReport, error) {
+	return h.ingest(as, 0)
+}
+
+func (h *house) IngestAndClaim(_ context.Context, _ engine.SaleID, as []orders.Arrival, lease time.Duration) (orders.IngestReport, error) {
+	return h.ingest(as, lease)
+}
+
+func (h *house) ingest(as []orders.Arrival, lease time.Duration) (rep orders.IngestReport, err error) {
+	done, err := h.step("ingest")
+	if err != nil {
+		return rep, err
+	}
+	defer done()
+	for _, a := range as {
+		if a.Order.Order == h.poison {
+			return rep, fmt.Errorf("%w: value out of range", orders.ErrNotWritable)
+		}
+		if (a.Retaken || a.Refused) && a.Epoch != h.epoch {
+			return orders.IngestReport{Moved: true}, nil
+		}
+	}
+	for _, a := range as {
+		switch {
+		case h.rows[a.Order.Order] != nil:
+			rep.Repeated++
+		case a.Refused:
+			h.rows[a.Order.Order] = &row{Order: a.Order, state: engine.Cancelled, reason: engine.ReasonEpoch}
+			rep.Cancelled++
+		case !a.Retaken && a.Hold.Epoch != h.epoch:
+			rep.Stale = append(rep.Stale, a.Order)
+		default:
+			r := &row{Order: a.Order, state: engine.Reserved}
+			h.rows[a.Order.Order] = r
+			if lease > 0 {
+				r.state, r.attempt, r.due = engine.Paying, 1, time.Now().Add(lease)
+				rep.Claimed = append(rep.Claimed, h.payable(r))
+				r.again = true
+			} else {
+				rep.Reserved = append(rep.Reserved, a.Order.Order)
+			}
+		}
+	}
+	return rep, nil
+}
+
+func (h *house) Reject(_ context.Context, _ engine.SaleID, r orders.Rejected) error {
+	done, err := h.step("reject")
+	if err != nil {
+		return err
+	}
+	defer done()
+	h.rejected[r.Order] = r
+	return nil
+}
+
+func (h *house) Claim(_ context.Context, opt orders.ClaimOptions) (out []orders.Payable, err error) {
+	done, err := h.step("claim")
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	for _, r := range h.rows {
+		if len(out) == opt.Limit || r.state.Terminal() || time.Now().Before(r.due) {
+			continue
+		}
+		if r.state == engine.Reserved {
+			r.state, r.attempt = engine.Paying, 1
+		}
+		out = append(out, h.payable(r))
+		r.again, r.due = true, time.Now().Add(opt.Lease)
+	}
+	return out, nil
+}
+
+func (h *house) Settle(ctx context.Context, _ engine.SaleID, ps []orders.Payment,
+	also func(context.Context, pgx.Tx, []orders.Payable) error,
+) (out []orders.Settled, err error) {
+	done, err := h.step("settle")
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	var confirmed []orders.Payable
+	for _, p := range ps {
+		r := h.rows[p.Order]
+		s := orders.Settled{Order: p.Order, State: r.state, Attempt: r.attempt}
+		if r.state == engine.Paying && r.attempt == p.Attempt {
+			s.Won, s.State = true, engine.Cancelled
+			switch p.Result {
+			case orders.Confirmed:
+				s.State, confirmed = engine.Confirmed, append(confirmed, h.payable(r))
+			case orders.Voided:
+				r.reason = engine.ReasonBuyer
+			default:
+				r.reason = engine.ReasonDeclined
+			}
+			r.state = s.State
+		}
+		out = append(out, s)
+	}
+	if len(confirmed) > 0 {
+		return out, also(ctx, nil, confirmed)
+	}
+	return out, nil
+}
+
+func (h *house) Defer(_ context.Context, _ engine.SaleID, ids []engine.OrderID, _ time.Duration) error {
+	done, err := h.step("defer")
+	if err != nil {
+		return err
+	}
+	defer done()
+	for _, id := range ids {
+		h.rows[id].due = time.Now() // a test does not wait
+	}
+	return nil
+}
+
+func (h *house) Expire(context.Context, int) (int, error) { return 0, h.before("expire") }
+
+func (h *house) MarkMarker(_ context.Context, nonce string) error {
+	done, err := h.step("marker")
+	if err != nil {
+		return err
+	}
+	defer done()
+	h.markers = append(h.markers, nonce)
+	return nil
+}
+
+func (h *house) Book(_ context.Context, sale engine.SaleID, name, currency string) (ledger.Book, error) {
+	return ledger.Book{No: 1, Sale: sale, Provider: name, Currency: currency}, nil
+}
+
+// Authorise runs inside Settle, under its lock.
+func (h *house) Authorise(_ context.Context, _ pgx.Tx, b ledger.Book, cs []ledger.Charge, lease time.Duration) (ledger.Task, error) {
+	for _, c := range cs {
+		h.charges[provider.Key(c.Order, c.Attempt)] = ledger.Authorised
+	}
+	return *h.newTask(ledger.Capture, b, cs, lease), nil
+}
+
+func (h *house) newTask(kind ledger.Kind, b ledger.Book, cs []ledger.Charge, due time.Duration) *ledger.Task {
+	h.nextTask++
+	h.tasks[h.nextTask] = &ledger.Task{ID: h.nextTask, Kind: kind, Book: b, Charges: cs}
+	h.due[h.nextTask] = time.Now().Add(due)
+	return h.tasks[h.nextTask]
+}
+
+func (h *house) OweVoid(_ context.Context, b ledger.Book, cs []ledger.Charge, due time.Duration) error {
+	done, err := h.step("owe")
+	if err != nil {
+		return err
+	}
+	defer done()
+	h.newTask(ledger.Void, b, cs, due)
+	return nil
+}
+
+func (h *house) Due(_ context.Context, limit int, lease time.Duration) (out []ledger.Task, err error) {
+	done, err := h.step("due")
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	for id, t := range h.tasks {
+		if len(out) < limit && !time.Now().Before(h.due[id]) {
+			h.due[id] = time.Now().Add(lease)
+			t.Tries++
+			out = append(out, *t)
+		}
+	}
+	return out, nil
+}
+
+func (h *house) Finish(_ context.Context, rs []ledger.Result) (n int, err error) {
+	done, err := h.step("finish")
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	for _, r := range rs {
+		delete(h.tasks, r.Task.ID)
+		for _, c := range r.Done {
+			if k := provider.Key(c.Order, c.Attempt); r.Task.Kind == ledger.Capture && h.charges[k] == ledger.Authorised {
+				h.charges[k] = ledger.Captured
+				h.postings[k] += c.Amount
+				n++
+			}
+		}
+		for _, c := range r.Refused {
+			h.charges[provider.Key(c.Order, c.Attempt)] = ledger.Refused
+		}
+		if len(r.Later) > 0 {
+			h.newTask(r.Task.Kind, r.Task.Book, r.Later, 0)
+		}
+	}
+	return n, nil
+}
+
+// shelf stands in for stock: it takes what it is told to.
+type shelf struct {
+	mu     sync.Mutex
+	watch  stock.Watch
+	refuse map[engine.OrderID]engine.Outcome
+	taken  []engine.Basket
+	marked []int64
+	before func(step string) error
+}
+
+func newShelf(epoch int64) *shelf {
+	s := &shelf{refuse: map[engine.OrderID]engine.Outcome{}, before: func(string) error { return nil }}
+	s.watch.Epoch = epoch
+	return s
+}
+
+func (s *shelf) Watch(context.Context, engine.SaleID, int64) (stock.Watch, error) {
+	if err := s.before("watch"); err != nil {
+		return stock.Watch{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.watch, nil
+}
+
+func (s *shelf) Retake(_ context.Context, _ engine.SaleID, g stock.Grip, bs []engine.Basket, d *stock.Decision) error {
+	if err := s.before("retake"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.Verdicts, d.First = nil, 0
+	for _, b := range bs {
+		v := stock.Verdict{Outcome: engine.Accepted, Hold: engine.Hold{Epoch: g.Epoch, Seq: 1000 + int64(len(s.taken))}}
+		if o, no := s.refuse[b.Order]; no {
+			v = stock.Verdict{Outcome: o}
+		} else {
+			if d.First == 0 {
+				d.First = v.Hold.Seq
+			}
+			s.taken = append(s.taken, b)
+		}
+		d.Verdicts = append(d.Verdicts, v)
+	}
+	return nil
+}
+
+func (s *shelf) Mark(_ context.Context, _ engine.SaleID, _ int64, entries []int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.marked = append(s.marked, entries...)
+	return nil
+}
+
+// pipe stands in for the queue: what was not acknowledged comes again to the next
+// consumer.
+type pipe struct {
+	mu    sync.Mutex
+	ready [][]byte
+	dead  [][]byte
+	more  chan struct{}
+	acked int
+}
+
+func newPipe() *pipe { return &pipe{more: make(chan struct{}, 1)} }
+
+func (p *pipe) publish(bodies ...[]byte) {
+	p.mu.Lock()
+	p.ready = append(p.ready, bodies...)
+	p.mu.Unlock()
+	select {
+	case p.more <- struct{}{}:
+	default:
+	}
+}
+
+// source serves everything on queue 0.
+func (p *pipe) source(ctx context.Context, queue int, handle func(context.Context, []payment.Message)) error {
+	if queue != 0 {
+		<-ctx.Done()
+		return nil
+	}
+	unacked := map[int][]byte{}
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, b := range unacked {
+			p.ready = append(p.ready, b)
+		}
+	}()
+	for tag := 0; ; {
+		p.mu.Lock()
+		n := min(len(p.ready), 8)
+		batch := slices.Clone(p.ready[:n])
+		p.ready = p.ready[n:]
+		var msgs []payment.Message
+		for _, b := range batch {
+			tag++
+			mine := tag
+			unacked[mine] = b
+			gone := func() error {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				delete(unacked, mine)
+				p.acked++
+				return nil
+			}
+			msgs = append(msgs, payment.Message{Body: b, Ack: gone, Dead: func() error { p.dead = append(p.dead, b); return gone() }})
+		}
+		p.mu.Unlock()
+		if n > 0 {
+			handle(ctx, msgs)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.more:
+		}
+	}
+}
