@@ -1,0 +1,154 @@
+package bench
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/orders"
+	"github.com/doorbuster/doorbuster/engine/queue"
+	"github.com/doorbuster/doorbuster/engine/ticket"
+	"github.com/doorbuster/doorbuster/loadtest"
+)
+
+const (
+	sku         = "MUG"
+	price       = 1500 // minor units
+	currency    = "KRW"
+	plenty      = 100_000_000 // units
+	saleLasts   = 24 * time.Hour
+	loadTimeout = 60 * time.Second // for recovery to load a sale, and the door to see it open
+	restTimeout = 5 * time.Minute  // for the workers to end every order of a press
+	poll        = 20 * time.Millisecond
+)
+
+var (
+	errNotOpen = errors.New("the sale did not open in time")
+	errNotRest = errors.New("the orders did not come to their end in time")
+)
+
+func basket() loadtest.Basket { return loadtest.Single(sku, 1, price, currency) }
+
+// newSale creates a sale that is open at once, and waits until the door at url
+// sells it.
+func (b *bench) newSale(ctx context.Context, url, provider string, units int64) (engine.SaleID, error) {
+	id := engine.SaleID("bench-" + strings.ToLower(rand.Text()[:8]))
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	err := b.orders.CreateSale(ctx, engine.Sale{
+		ID: id, Name: "bench", KeyNumber: b.cfg.KeyNumber, Mode: engine.ModeStandard,
+		Payment: engine.PayAtOrder, Provider: provider, Currency: currency,
+		Opens: now.Add(-time.Second), Closes: now.Add(saleLasts), LimitPerBuyer: 4,
+		HoldFor: engine.DefaultHoldFor, ReplayWindow: engine.DefaultReplay,
+		Items: []engine.Item{{SKU: sku, Name: "Mug", Price: price, Units: units}},
+	}, orders.Note{Who: "bench", Why: "benchmark"})
+	if err != nil {
+		return "", err
+	}
+	return id, b.waitOpen(ctx, url, id)
+}
+
+func (b *bench) waitOpen(ctx context.Context, url string, sale engine.SaleID) error {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	for {
+		body, err := get(ctx, url+"/v1/sales/"+string(sale))
+		if err == nil && strings.Contains(body, `"state":"open"`) {
+			return nil
+		}
+		if !pause(ctx, poll) {
+			return fmt.Errorf("sale %s at %s: %w (last answer %q, %w)", sale, url, errNotOpen, body, err)
+		}
+	}
+}
+
+func get(ctx context.Context, url string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	const most = 4 << 20 // bytes; a page of metrics is below 200 KiB
+	body, err := io.ReadAll(io.LimitReader(resp.Body, most))
+	return string(body), errors.Join(err, resp.Body.Close())
+}
+
+// pause waits, and tells whether ctx lasted.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// mint makes tickets for a sale, each of its own buyer.
+func (b *bench) mint(sale engine.SaleID, n int) ([]loadtest.Ticket, error) {
+	now := time.Now()
+	t := ticket.Ticket{Sale: sale, NotBefore: now.Add(-time.Minute).UnixMilli(), NotAfter: now.Add(saleLasts).UnixMilli()}
+	out := make([]loadtest.Ticket, n)
+	for i := range out {
+		t.Buyer = engine.BuyerID(fmt.Sprintf("buyer-%07d", i))
+		token, err := b.cfg.Tickets.Mint(&t)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = loadtest.Ticket{Buyer: t.Buyer, Token: token}
+	}
+	return out, nil
+}
+
+// rest is what PostgreSQL holds of a sale when all its orders have ended.
+type rest struct {
+	orders, confirmed int64
+	last              time.Time // the last confirmation
+}
+
+// waitRest waits until the queues are empty and every order of the sale has ended.
+func (b *bench) waitRest(ctx context.Context, sale engine.SaleID, atLeast int64) (rest, error) {
+	ctx, cancel := context.WithTimeout(ctx, restTimeout)
+	defer cancel()
+	var r rest
+	for {
+		depths, _, err := queue.Depths(ctx, queue.Config{URL: b.cfg.AMQP})
+		waiting := 0
+		for _, n := range depths {
+			waiting += n
+		}
+		if err == nil && waiting == 0 {
+			var open int64
+			// Counting costs PostgreSQL time, so it is done only once the queues are empty.
+			if open, r, err = countOrders(ctx, b.pool, sale); err == nil && open == 0 && r.orders >= atLeast {
+				return r, nil
+			}
+		}
+		if !pause(ctx, 10*poll) {
+			return r, fmt.Errorf("sale %s: %w: %d messages waiting, %d of %d orders written, %d confirmed: %w",
+				sale, errNotRest, waiting, r.orders, atLeast, r.confirmed, err)
+		}
+	}
+}
+
+func countOrders(ctx context.Context, pool *pgxpool.Pool, sale engine.SaleID) (open int64, r rest, err error) {
+	var last *time.Time
+	err = pool.QueryRow(ctx, `SELECT count(*) FILTER (WHERE state IN ($2, $3)), count(*), count(*) FILTER (WHERE state = $4), max(finished_at)
+		FROM orders WHERE sale_no = (SELECT no FROM sales WHERE id = $1)`,
+		sale, engine.Reserved, engine.Paying, engine.Confirmed).Scan(&open, &r.orders, &r.confirmed, &last)
+	if last != nil {
+		r.last = *last
+	}
+	return open, r, err
+}
