@@ -265,3 +265,13 @@ func (b *bundle) laws() {
 		b.ok(rows.Err())
 	}
 }
+
+// waitFor polls until what holds, for as long as a test may take.
+func (b *bundle) waitFor(what string, holds func() bool) {
+	b.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
