@@ -1,0 +1,108 @@
+package recovery
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/orders"
+	"github.com/doorbuster/doorbuster/stock"
+)
+
+// Notes are what diagnose judges.
+type Notes struct {
+	Fence            orders.Fence
+	Watch            stock.Watch
+	Missing, Loaded  bool
+	Server, Formerly stock.Server
+}
+
+// Diagnose is diagnose.
+func Diagnose(n Notes) Trigger {
+	return diagnose(&notes{n.Fence, n.Watch, n.Missing, n.Loaded, n.Server, n.Formerly})
+}
+
+// SweepOnce sweeps a sale led by r once.
+func SweepOnce(ctx context.Context, r *Recovery, sale engine.SaleID) (SweepCounts, error) {
+	return newSweeper(r.keeper(sale)).runOnce(ctx)
+}
+
+// SweepTwice sweeps twice with one memory.
+func SweepTwice(ctx context.Context, r *Recovery, sale engine.SaleID) (first, second SweepCounts, err error) {
+	s := newSweeper(r.keeper(sale))
+	if first, err = s.runOnce(ctx); err == nil {
+		second, err = s.runOnce(ctx)
+	}
+	return first, second, err
+}
+
+// PruneOnce prunes a sale led by r, as at that time by Redis' clock.
+func PruneOnce(ctx context.Context, r *Recovery, sale engine.SaleID, at time.Time) (PruneCounts, error) {
+	k := r.keeper(sale)
+	v := k.view()
+	v.watch.Now = at.UnixMilli()
+	k.setView(v)
+	return (&pruner{k: k}).runOnce(ctx)
+}
+
+// PruneBefore is pruneBefore.
+func PruneBefore(def *engine.Sale, nowMS int64) (int64, bool) { return pruneBefore(def, nowMS) }
+
+// AgeEpoch lets r believe that it has found the present epoch sound for that long.
+func AgeEpoch(r *Recovery, sale engine.SaleID, age time.Duration) {
+	k := r.keeper(sale)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.since.at = k.since.at.Add(-age)
+}
+
+// Lagger measures lags from what probes saw.
+type Lagger struct{ l lagger }
+
+// NewLagger returns one that finds the queue as deep as depth says.
+func NewLagger(depth func(context.Context, int) (int, error)) *Lagger {
+	return &Lagger{lagger{k: &keeper{r: New(Config{Depth: depth}), log: slog.New(slog.DiscardHandler)}}}
+}
+
+// Measure takes a sample: seqs given out by Redis and known to PostgreSQL, at a
+// time in milliseconds.
+func (l *Lagger) Measure(epoch, given, known, at int64) time.Duration {
+	return l.l.measure(context.Background(), &view{
+		fence: orders.Fence{Epoch: epoch, Seq: known}, watch: stock.Watch{Seq: given, Now: at},
+	})
+}
+
+// Skew is measureSkew: local times, and what the two clocks said.
+func Skew(asked, answered time.Time, postgres, watched time.Time, redis time.Time) (by, least time.Duration) {
+	s := measureSkew(interval{asked, answered}, postgres, interval{answered, watched}, redis.UnixMilli())
+	return s.by, s.least()
+}
+
+// Clock judges measurements.
+type Clock struct{ c clock }
+
+// NewClock returns a clock that pauses through these.
+func NewClock(st Stock, or Orders) *Clock {
+	r := New(Config{Stock: st, Orders: or})
+	return &Clock{clock{k: &keeper{r: r, log: r.log, meter: r.meter.of("x")}}}
+}
+
+// Judge tells whether the sale was paused for this skew.
+func (c *Clock) Judge(ctx context.Context, by, unsure time.Duration) (bool, error) {
+	return c.c.runOnce(ctx, &view{watch: stock.Watch{State: engine.SaleOpen}, skew: skew{by, unsure}})
+}
+
+// ApplyOnce applies moves of a sale led by r once.
+func ApplyOnce(ctx context.Context, r *Recovery, sale engine.SaleID) (ApplyCounts, error) {
+	return (&applier{k: r.keeper(sale)}).runOnce(ctx)
+}
+
+// Bitset is bitset.
+type Bitset struct{ bitset }
+
+// Has is has.
+func (b *Bitset) Has(n int64) bool { return b.has(n) }
+
+// Add is add.
+func (b *Bitset) Add(n int64) { b.add(n) }
