@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+
+	"github.com/doorbuster/doorbuster/engine/door"
+	"github.com/doorbuster/doorbuster/engine/queue"
+	"github.com/doorbuster/doorbuster/engine/recovery"
+	"github.com/doorbuster/doorbuster/engine/relay"
+	"github.com/doorbuster/doorbuster/engine/status"
+	"github.com/doorbuster/doorbuster/payment"
+	"github.com/doorbuster/doorbuster/payment/ledger"
+	"github.com/doorbuster/doorbuster/payment/provider"
+)
+
+func (p *program) wireDoor(context.Context) error {
+	tickets, err := p.cfg.Globals.ticketKeys()
+	if err != nil {
+		return err
+	}
+	secrets, err := p.cfg.Globals.secrets()
+	if err != nil {
+		return err
+	}
+	orderKeys, err := numbered("order_keys", secrets.OrderKeys)
+	if err != nil {
+		return err
+	}
+	d, err := door.New(door.Config{
+		Stock: p.stock, Publisher: p.pub, Tickets: tickets, OrderKeys: orderKeys,
+		Logger: p.log, Registerer: p.reg,
+		GroupOfOne: p.cmd.GroupOfOne, GateMax: p.cmd.GateMax,
+		BuyerRate: p.cmd.BuyerRate, BuyerBurst: p.cmd.BuyerBurst,
+	})
+	if err != nil {
+		return err
+	}
+	p.routes = append(p.routes, d.Handle)
+	p.add(roleDoor, d.Run)
+	return nil
+}
+
+func (p *program) wireStatus(ctx context.Context) error {
+	tickets, err := p.cfg.Globals.ticketKeys()
+	if err != nil {
+		return err
+	}
+	secrets, err := p.cfg.Globals.secrets()
+	if err != nil {
+		return err
+	}
+	key, err := secrets.tokenKey()
+	if err != nil {
+		return err
+	}
+	store, _, err := p.orders(ctx, roleStatus, statusConns)
+	if err != nil {
+		return err
+	}
+	s, err := status.New(status.Config{
+		Orders: store, Stock: p.stock, Tickets: tickets, Logger: p.log, Registerer: p.reg, MaxQueries: statusConns,
+		Tokens: status.TokenConfig{
+			Issuer: tokenIssuer, Audience: tokenAudience,
+			Keys: map[string]ed25519.PublicKey{tokenKeyID: key.Public().(ed25519.PublicKey)},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	p.routes = append(p.routes, s.Handle)
+	p.add(roleStatus, s.Run)
+	return nil
+}
+
+func (p *program) wireRelay(ctx context.Context) error {
+	store, _, err := p.orders(ctx, roleRelay, relayConns)
+	if err != nil {
+		return err
+	}
+	r := relay.New(relay.Config{Stock: p.stock, Sales: store, Publisher: p.pub, Logger: p.log, Registerer: p.reg})
+	p.add(roleRelay, r.Run)
+	return nil
+}
+
+func (p *program) wireWorker(ctx context.Context) error {
+	store, pool, err := p.orders(ctx, roleWorker, workerConns)
+	if err != nil {
+		return err
+	}
+	providers := map[string]provider.Provider{instantProvider: provider.NewInstant()}
+	if p.cmd.Sandbox != "" {
+		providers[sandboxProvider] = provider.NewHTTP(p.cmd.Sandbox)
+	}
+	cfg := payment.Config{
+		Orders: store, Stock: p.stock, Ledger: ledger.New(pool), Providers: providers,
+		Queue:  queue.Config{URL: p.cfg.Backends.AMQP, Logger: p.log},
+		Logger: p.log, Registerer: p.reg,
+	}
+	if p.recovery != nil {
+		cfg.Moved = p.recovery.Nudge
+	}
+	w, err := payment.New(cfg)
+	if err != nil {
+		return err
+	}
+	p.add(roleWorker, w.Run)
+	return nil
+}
+
+func (p *program) wireRecovery(ctx context.Context) error {
+	store, _, err := p.orders(ctx, roleRecovery, recoveryConns)
+	if err != nil {
+		return err
+	}
+	drainer := relay.New(relay.Config{Stock: p.stock, Sales: store, Publisher: p.pub, Logger: p.log})
+	p.recovery = recovery.New(recovery.Config{
+		Stock: p.stock, Orders: store, Lead: store.Leader(), Publisher: p.pub, Drainer: drainer,
+		Logger: p.log, Registerer: p.reg,
+	})
+	p.add(roleRecovery, p.recovery.Run)
+	return nil
+}
