@@ -22,27 +22,24 @@ func (d *Door) refuse(ctx *fasthttp.RequestCtx, a answer, route int) {
 func (d *Door) reply(ctx *fasthttp.RequestCtx, r *request, a answer) {
 	d.metrics.answers[routeOrder][a].Inc()
 	writeHead(ctx, a)
-	b := append(r.out[:0], problems[a].body...)
 	switch a {
 	case accepted, replayHeld, replaySettled, replayReleased:
 		ctx.Response.Header.SetContentTypeBytes(plainJSON)
-		b = appendOrder(b[:0], r, a)
+		r.out = appendOrder(r.out[:0], r, a)
 	case outcomeUnknown:
-		b = append(b, `,"order":"`...)
-		b = append(b, r.id[:]...)
-		b = append(b, `"}`...)
+		r.out = append(append(r.out[:0], problems[a].body...), `,"order":"`...)
+		r.out = append(append(r.out, r.id[:]...), `"}`...)
 	case overLimit:
-		b = appendLimit(b, r.verdict.LimitBuyer)
+		r.out = appendLimit(append(r.out[:0], problems[a].body...), r.verdict.LimitBuyer)
 	case overIdentity:
-		b = appendLimit(b, r.verdict.LimitIdentity)
+		r.out = appendLimit(append(r.out[:0], problems[a].body...), r.verdict.LimitIdentity)
 	case priceChanged:
-		b = appendTotal(b, r)
+		r.out = appendTotal(append(r.out[:0], problems[a].body...), r)
 	default:
 		ctx.Response.SetBodyRaw(problems[a].full)
 		return
 	}
-	r.out = b
-	ctx.Response.SetBody(b)
+	ctx.Response.SetBody(r.out)
 	if a == accepted {
 		d.metrics.accept.Observe(secondsOf(d.clock() - r.began))
 	}

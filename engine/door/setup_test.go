@@ -164,6 +164,7 @@ type bench struct {
 	serve  fasthttp.RequestHandler
 	sale   engine.Sale
 	nonce  atomic.Int64
+	stop   func()
 }
 
 type option func(*door.Config, *engine.Sale)
@@ -200,14 +201,15 @@ func setup(t testing.TB, options ...option) *bench {
 	}
 	b.serve = door.NewServer(b.route, door.ServerOptions{}).Handler
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := b.door.Run(ctx); err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- b.door.Run(ctx) }()
+	b.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-	}()
-	t.Cleanup(func() { cancel(); <-ended })
+	})
+	t.Cleanup(b.stop)
 	return b
 }
 

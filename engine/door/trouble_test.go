@@ -12,6 +12,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/door"
+	"github.com/doorbuster/doorbuster/engine/ticket"
 	"github.com/doorbuster/doorbuster/stock"
 )
 
@@ -431,20 +432,10 @@ func TestUnknownSalesAreNotAskedForAgainAndAgain(t *testing.T) {
 
 func TestStoppedDoorTakesNothing(t *testing.T) {
 	b := setup(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	d, err := door.New(door.Config{Stock: b.stock, Publisher: b.broker, Tickets: b.keys, OrderKeys: map[int][]byte{1: make([]byte, 32)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error)
-	go func() { ended <- d.Run(ctx) }()
-	b.door = d
 	b.want(b.buy("ann", "k"), 202, "")
-	cancel()
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
+	b.stop()
 	for i := range 3 {
 		b.want(b.buy("bob", strconv.Itoa(i)), 503, "sale-frozen")
 	}
+	b.want(b.do(ask{path: "/v1/sales/other/orders", ticket: b.ticket("bob", func(t *ticket.Ticket) { t.Sale = "other" }), key: "k", body: oneMug}), 503, "sale-frozen")
 }
