@@ -147,6 +147,7 @@ func (b *bench) acceptedAndConfirmed(ctx context.Context, d *doors) error {
 		b.add("group", float64(end.orders)/n)
 	}
 	b.add("(f)", float64(end.confirmed)/end.last.Sub(start).Seconds())
+	b.say("%-16s %9.0f/s  %d confirmed", "(f)", float64(end.confirmed)/end.last.Sub(start).Seconds(), end.confirmed)
 	return nil
 }
 

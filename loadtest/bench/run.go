@@ -22,6 +22,7 @@ type bench struct {
 	plan     plan
 	rdb      redis.UniversalClient
 	stock    *stock.Store
+	began    time.Time
 	pool     *pgxpool.Pool
 	orders   *orders.Store
 	children []*child
@@ -72,7 +73,7 @@ func Run(ctx context.Context, cfg Config) (_ Result, err error) {
 	if err := cfg.fill(); err != nil {
 		return Result{}, fmt.Errorf("bench: %w", err)
 	}
-	b := &bench{cfg: cfg, plan: cfg.plan(), values: map[string][]float64{}}
+	b := &bench{cfg: cfg, plan: cfg.plan(), began: time.Now(), values: map[string][]float64{}}
 	defer func() { err = errors.Join(err, b.close()) }()
 	if err := b.open(ctx); err != nil {
 		return Result{}, fmt.Errorf("bench: %w", err)
@@ -148,7 +149,7 @@ func (b *bench) doorRounds(ctx context.Context) error {
 func (b *bench) add(name string, v float64) { b.values[name] = append(b.values[name], v) }
 
 func (b *bench) say(format string, args ...any) {
-	fmt.Fprintf(b.cfg.Progress, format+"\n", args...)
+	fmt.Fprintf(b.cfg.Progress, "%6.1f s  "+format+"\n", append([]any{time.Since(b.began).Seconds()}, args...)...)
 }
 
 // servers names the versions of the three servers.
