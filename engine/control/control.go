@@ -60,7 +60,7 @@ type Stock interface {
 type Config struct {
 	Orders       Orders
 	Stock        Stock
-	KeyNumber    int           // of the master key for order ids of sales created here
+	KeyNumber    int           // of the master key for order ids of sales created here; 0 is 1
 	SettleWithin time.Duration // 0 is SettleWithin
 	Logger       *slog.Logger  // nil: none
 }
@@ -72,6 +72,9 @@ type Control struct{ cfg Config }
 func New(cfg Config) *Control {
 	if cfg.SettleWithin <= 0 {
 		cfg.SettleWithin = SettleWithin
+	}
+	if cfg.KeyNumber <= 0 {
+		cfg.KeyNumber = 1
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -236,31 +239,31 @@ func (c *Control) until(ctx context.Context, id engine.SaleID, step func(context
 }
 
 // Restock adds units, PostgreSQL first; recovery takes them to Redis, where they
-// are for sale a moment later. It returns the id of the move. ErrInvalid,
-// ErrIllegal of a sale that is over, orders.ErrNoSale, orders.ErrNoSKU.
-func (c *Control) Restock(ctx context.Context, sale engine.SaleID, sku engine.SKU, units int64, note Note) (move int64, err error) {
+// are for sale a moment later. Calling again adds again. ErrInvalid, ErrIllegal
+// of a sale that is over, orders.ErrNoSale, orders.ErrNoSKU.
+func (c *Control) Restock(ctx context.Context, sale engine.SaleID, sku engine.SKU, units int64, note Note) error {
 	if err := c.movable(ctx, "restock", sale, units, note); err != nil {
-		return 0, err
+		return err
 	}
-	if move, err = c.cfg.Orders.Restock(ctx, sale, sku, units, note); err != nil {
-		return 0, fmt.Errorf("restock sale %s, %d of %s: %w", sale, units, sku, err)
+	if _, err := c.cfg.Orders.Restock(ctx, sale, sku, units, note); err != nil {
+		return fmt.Errorf("restock sale %s, %d of %s: %w", sale, units, sku, err)
 	}
 	c.done(sale, "restock", note)
-	return move, nil
+	return nil
 }
 
 // Withdraw asks for unsold units to be taken out: min(units, available) when
-// recovery applies it, Redis first; then PostgreSQL knows how many. It returns
-// the id of the move. Errors as Restock.
-func (c *Control) Withdraw(ctx context.Context, sale engine.SaleID, sku engine.SKU, units int64, note Note) (move int64, err error) {
+// recovery applies it, Redis first; then PostgreSQL knows how many. Calling again
+// takes out again. Errors as Restock.
+func (c *Control) Withdraw(ctx context.Context, sale engine.SaleID, sku engine.SKU, units int64, note Note) error {
 	if err := c.movable(ctx, "withdraw", sale, units, note); err != nil {
-		return 0, err
+		return err
 	}
-	if move, err = c.cfg.Orders.RequestWithdraw(ctx, sale, sku, units, note); err != nil {
-		return 0, fmt.Errorf("withdraw from sale %s, %d of %s: %w", sale, units, sku, err)
+	if _, err := c.cfg.Orders.RequestWithdraw(ctx, sale, sku, units, note); err != nil {
+		return fmt.Errorf("withdraw from sale %s, %d of %s: %w", sale, units, sku, err)
 	}
 	c.done(sale, "withdraw", note)
-	return move, nil
+	return nil
 }
 
 func (c *Control) movable(ctx context.Context, verb string, id engine.SaleID, units int64, note Note) error {

@@ -12,7 +12,8 @@
 // watch. PostgreSQL's state is the sale's state: whoever finds Redis saying
 // something else makes it follow.
 //
-// Every act may be repeated. Safe for concurrent use, by several processes too;
+// To pause, resume and close may be repeated; to restock and withdraw counts
+// again. Safe for concurrent use, by several processes too;
 // nothing runs on after a call has returned. It imports engine, engine/orders
 // and stock; never the door or the workers.
 package control
