@@ -50,6 +50,7 @@ type demo struct {
 	b    Backends
 	sale engine.Sale
 
+	watch          func(loadtest.Snapshot) // nil: none; sees every snapshot of the crowd
 	services       *backing.Services
 	server, broker *child
 	serving        servingAt
@@ -63,15 +64,24 @@ func (c *DemoCmd) Run(ctx context.Context, g *Globals) (err error) {
 	}
 	d := &demo{cmd: c, g: g}
 	defer func() { err = errors.Join(err, d.stop()) }()
-	if err := d.start(ctx); err != nil {
+	r, err := d.run(ctx)
+	if err != nil {
 		return err
+	}
+	return g.verdict(r)
+}
+
+// run is the demo from the servers to the report.
+func (d *demo) run(ctx context.Context) (*audit.Report, error) {
+	if err := d.start(ctx); err != nil {
+		return nil, err
 	}
 	if err := d.create(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	logPath := filepath.Join(g.Dir, "demo-"+string(d.sale.ID)+".log")
+	logPath := filepath.Join(d.g.Dir, string(d.sale.ID)+".answers")
 	if err := d.storm(ctx, logPath); err != nil {
-		return err
+		return nil, err
 	}
 	return d.prove(ctx, logPath)
 }
@@ -166,7 +176,12 @@ func (d *demo) storm(ctx context.Context, logPath string) (err error) {
 		URLs: []string{d.serving.URL}, Sale: d.sale.ID,
 		Basket: loadtest.Single(demoSKU, 1, demoPrice, demoCurrency), Tickets: tickets, Connections: d.cmd.Connections,
 		RepeatPerMille: 10, ChangePerMille: 2, EarlyPerMille: 5,
-		Log: log, Progress: show.snapshot, Logger: d.g.Logger(),
+		Log: log, Logger: d.g.Logger(), Progress: func(s loadtest.Snapshot) {
+			show.snapshot(s)
+			if d.watch != nil {
+				d.watch(s)
+			}
+		},
 	})
 	show.end()
 	if err := errors.Join(err, log.Flush()); err != nil {
@@ -176,11 +191,11 @@ func (d *demo) storm(ctx context.Context, logPath string) (err error) {
 	return nil
 }
 
-// prove checks the laws and prints the verdict.
-func (d *demo) prove(ctx context.Context, logPath string) error {
+// prove checks the laws and writes the report to the file that was asked for.
+func (d *demo) prove(ctx context.Context, logPath string) (*audit.Report, error) {
 	a, err := newAuditor(d.b, d.sandbox.URL, d.g)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer a.Close()
 	d.tell("Waiting for the last payments, then checking the laws …")
@@ -192,23 +207,18 @@ func (d *demo) prove(ctx context.Context, logPath string) error {
 	}
 	f, err := os.Open(logPath)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = f.Close() }()
 	r, err := a.AtRest(ctx, d.sale.ID, f)
+	if err != nil || d.cmd.JSON == "" {
+		return &r, err
+	}
+	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if d.cmd.JSON != "" {
-		b, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(d.cmd.JSON, append(b, '\n'), 0o644); err != nil { //nolint:gosec // a report for everyone
-			return err
-		}
-	}
-	return d.g.verdict(&r)
+	return &r, os.WriteFile(d.cmd.JSON, append(b, '\n'), 0o644) //nolint:gosec // a report for everyone
 }
 
 // stop ends what the demo started, or says how to.

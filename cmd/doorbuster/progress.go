@@ -59,7 +59,12 @@ func countdown(s loadtest.Snapshot) string {
 
 // restocked is how many units came back: accepted once, and now neither held nor
 // sold. Every order of the demo is one unit.
-func restocked(s loadtest.Snapshot) int64 { return max(0, s.Accepted-s.Held-s.Sold) }
+func restocked(s loadtest.Snapshot) int64 {
+	if s.Held+s.Sold == 0 {
+		return 0 // the page is older than the answers
+	}
+	return max(0, s.Accepted-s.Held-s.Sold)
+}
 
 // end leaves the last line standing.
 func (p *progress) end() {
