@@ -2,7 +2,6 @@ package payment_test
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"net"
 	"path/filepath"
@@ -24,9 +23,9 @@ import (
 	"github.com/doorbuster/doorbuster/stock"
 )
 
-// real is a worker on real servers: a database, a queue prefix and a sale of the
+// site is a worker on real servers: a database, a queue prefix and a sale of the
 // test's own.
-type real struct {
+type site struct {
 	sale   engine.SaleID
 	pool   *pgxpool.Pool
 	orders *orders.Store
@@ -41,7 +40,7 @@ type real struct {
 
 const units = 1_000_000
 
-func newReal(t testing.TB, name string, p provider.Provider) *real {
+func newSite(t testing.TB, name string, p provider.Provider) *site {
 	t.Helper()
 	url := backingtest.Database(t)
 	must(t, orders.Migrate(t.Context(), url))
@@ -49,7 +48,7 @@ func newReal(t testing.TB, name string, p provider.Provider) *real {
 	pool, err := postgres.Open(t.Context(), url, postgres.Options{MaxConns: 10})
 	must(t, err)
 	t.Cleanup(pool.Close)
-	r := &real{
+	r := &site{
 		sale: backingtest.Sale(t), pool: pool, orders: orders.New(pool), books: ledger.New(pool),
 		stock: stock.New(backingtest.Redis(t)), queue: queue.Config{URL: backingtest.AMQP(t), Prefix: backingtest.QueuePrefix(t)},
 		name: name, p: p,
@@ -101,7 +100,7 @@ func running(t testing.TB, run func(context.Context) error) (stop func()) {
 }
 
 // rebuild moves the sale to its next epoch, as recovery does.
-func (r *real) rebuild(t testing.TB) {
+func (r *site) rebuild(t testing.TB) {
 	t.Helper()
 	ctx := t.Context()
 	img, err := r.orders.Cut(ctx, r.sale, r.epoch)
@@ -119,7 +118,7 @@ func (r *real) rebuild(t testing.TB) {
 	}
 }
 
-func (r *real) start(t testing.TB) (stop func()) {
+func (r *site) start(t testing.TB) (stop func()) {
 	t.Helper()
 	w, err := payment.New(payment.Config{
 		Orders: r.orders, Stock: r.stock, Ledger: r.books, Providers: map[string]provider.Provider{r.name: r.p}, Queue: r.queue,
@@ -129,7 +128,7 @@ func (r *real) start(t testing.TB) (stop func()) {
 }
 
 // envelopes writes n orders of this epoch, numbers from up, as the door does.
-func (r *real) envelopes(from, n int) (bodies [][]byte) {
+func (r *site) envelopes(from, n int) (bodies [][]byte) {
 	for at := 0; at < n; at += engine.MaxGroup {
 		e := engine.Envelope{Sale: r.sale}
 		for i := at; i < min(at+engine.MaxGroup, n); i++ {
@@ -142,7 +141,7 @@ func (r *real) envelopes(from, n int) (bodies [][]byte) {
 	return bodies
 }
 
-func (r *real) publish(t testing.TB, bodies [][]byte) {
+func (r *site) publish(t testing.TB, bodies [][]byte) {
 	t.Helper()
 	var calls sync.WaitGroup
 	at := make(chan []byte)
@@ -173,7 +172,7 @@ func (r *real) publish(t testing.TB, bodies [][]byte) {
 // figures is what PostgreSQL knows.
 type figures struct{ confirmed, cancelled, open, charges, captured, postings, posted, claimed, owed, rejected int64 }
 
-func (r *real) figures(t testing.TB) (f figures) {
+func (r *site) figures(t testing.TB) (f figures) {
 	t.Helper()
 	must(t, r.pool.QueryRow(t.Context(), `SELECT
 		(SELECT count(*) FROM orders WHERE state = 3), (SELECT count(*) FROM orders WHERE state = 4), (SELECT count(*) FROM orders WHERE state < 3),
@@ -185,7 +184,7 @@ func (r *real) figures(t testing.TB) (f figures) {
 }
 
 // atRest polls until n orders have ended and nothing is owed.
-func (r *real) atRest(t testing.TB, n int64) figures {
+func (r *site) atRest(t testing.TB, n int64) figures {
 	t.Helper()
 	deadline := time.Now().Add(60 * time.Second)
 	for {
@@ -201,7 +200,7 @@ func (r *real) atRest(t testing.TB, n int64) figures {
 }
 
 // lawSix compares the provider's book with the orders, and both with the postings.
-func (r *real) lawSix(t testing.TB, book provider.Auditor, f figures) {
+func (r *site) lawSix(t testing.TB, book provider.Auditor, f figures) {
 	t.Helper()
 	rows, err := r.pool.Query(t.Context(), `SELECT id, state FROM orders`)
 	must(t, err)
@@ -253,7 +252,7 @@ func TestRealEnvelopesToConfirmed(t *testing.T) {
 	t.Parallel()
 	p := provider.NewInstant()
 	p.Decline = func(r provider.Request) bool { return r.Order[engine.OrderIDLen-1] == 'c' } // one of 32
-	r := newReal(t, "instant", p)
+	r := newSite(t, "instant", p)
 	r.start(t)
 	bodies := r.envelopes(1, 1000)
 	r.publish(t, append(bodies, bodies...)) // everything twice
@@ -279,7 +278,7 @@ func TestRealEnvelopesToConfirmed(t *testing.T) {
 func TestRealPoisonOrder(t *testing.T) {
 	t.Parallel()
 	p := provider.NewInstant()
-	r := newReal(t, "instant", p)
+	r := newSite(t, "instant", p)
 	e := engine.Envelope{Sale: r.sale}
 	for n := range engine.MaxGroup {
 		e.Orders = append(e.Orders, order(n+1, r.epoch))
@@ -300,7 +299,7 @@ func TestRealSandboxOfBadHabits(t *testing.T) {
 	p := serveSandbox(t, sandbox.Script{
 		Seed: 7, DeclinePerMille: 30, TimeoutStoredPerMille: 5, TimeoutLostPerMille: 5, ErrorStoredPerMille: 20, ErrorLostPerMille: 20, ThrottlePerMille: 20,
 	})
-	r := newReal(t, "sandbox", p)
+	r := newSite(t, "sandbox", p)
 	r.start(t)
 	r.publish(t, r.envelopes(1, 1500))
 	f := r.atRest(t, 1500)
@@ -326,7 +325,7 @@ func serveSandbox(t testing.TB, script sandbox.Script) *provider.HTTP {
 func TestRealStaleOrders(t *testing.T) {
 	t.Parallel()
 	p := provider.NewInstant()
-	r := newReal(t, "instant", p)
+	r := newSite(t, "instant", p)
 	r.publish(t, r.envelopes(1, 700))
 	r.rebuild(t)
 	r.publish(t, r.envelopes(1001, 300))
@@ -353,7 +352,7 @@ func TestRealStaleOrders(t *testing.T) {
 func TestRealWorkersThatDie(t *testing.T) {
 	t.Parallel()
 	p := provider.NewInstant()
-	r := newReal(t, "instant", p)
+	r := newSite(t, "instant", p)
 	r.publish(t, r.envelopes(1, 3000))
 	for range 4 {
 		w, err := payment.New(payment.Config{
@@ -386,7 +385,7 @@ func BenchmarkDrain(b *testing.B) {
 			if name == "sandbox" {
 				p = serveSandbox(b, sandbox.Script{})
 			}
-			r := newReal(b, name, p)
+			r := newSite(b, name, p)
 			r.publish(b, r.envelopes(1, b.N))
 			b.ResetTimer()
 			began := time.Now()
@@ -402,7 +401,7 @@ func BenchmarkDrain(b *testing.B) {
 			toConfirmed := time.Since(began)
 			f := r.atRest(b, int64(b.N))
 			if f.confirmed != int64(b.N) {
-				b.Fatal(fmt.Sprintf("%+v", f))
+				b.Fatalf("%+v", f)
 			}
 			b.ReportMetric(float64(b.N)/toConfirmed.Seconds(), "confirmed/s")
 			b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "captured/s")

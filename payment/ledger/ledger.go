@@ -295,7 +295,7 @@ func sorted(cs []Charge) []Charge {
 func columns(cs []Charge) (orders []string, attempts []int16, amounts []int64) {
 	orders, attempts, amounts = make([]string, len(cs)), make([]int16, len(cs)), make([]int64, len(cs))
 	for i, c := range cs {
-		orders[i], attempts[i], amounts[i] = string(c.Order), int16(c.Attempt), c.Amount //nolint:gosec // an attempt is small
+		orders[i], attempts[i], amounts[i] = string(c.Order), int16(c.Attempt), c.Amount
 	}
 	return orders, attempts, amounts
 }

@@ -63,16 +63,10 @@ func overHTTP(t *testing.T, script sandbox.Script) *provider.HTTP {
 	return p
 }
 
-// every runs the test on each provider; key 7 is declined.
-func every(t *testing.T, test func(t *testing.T, p audited)) {
-	t.Run("instant", func(t *testing.T) {
-		t.Parallel()
-		test(t, provider.NewInstant())
-	})
-	t.Run("http", func(t *testing.T) {
-		t.Parallel()
-		test(t, overHTTP(t, sandbox.Script{}))
-	})
+// both returns one provider of each kind.
+func both(t *testing.T) map[string]audited {
+	t.Helper()
+	return map[string]audited{"instant": provider.NewInstant(), "http": overHTTP(t, sandbox.Script{})}
 }
 
 func ledger(t *testing.T, p provider.Auditor) map[string]provider.Charge {
@@ -88,116 +82,128 @@ func ledger(t *testing.T, p provider.Auditor) map[string]provider.Charge {
 }
 
 func TestOneChargePerKey(t *testing.T) {
-	every(t, func(t *testing.T, p audited) {
-		r := request(1)
-		var calls sync.WaitGroup
-		for range 8 {
-			calls.Go(func() {
-				if a, err := p.Authorise(t.Context(), r); err != nil || a.Outcome != provider.Approved {
-					t.Errorf("authorise: %+v, %v", a, err)
-				}
-			})
-		}
-		calls.Wait()
-		for range 3 {
-			if err := p.Capture(t.Context(), r.Key, won(1000)); err != nil {
-				t.Fatal(err)
+	t.Parallel()
+	for name, p := range both(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := request(1)
+			var calls sync.WaitGroup
+			for range 8 {
+				calls.Go(func() {
+					if a, err := p.Authorise(t.Context(), r); err != nil || a.Outcome != provider.Approved {
+						t.Errorf("authorise: %+v, %v", a, err)
+					}
+				})
 			}
-		}
-		if a, err := p.Authorise(t.Context(), r); err != nil || a.Outcome != provider.Approved {
-			t.Errorf("authorise after capture: %+v, %v", a, err)
-		}
-		want := provider.Charge{Key: r.Key, Order: r.Order, Amount: 1000, Captured: 1000, Currency: "KRW", State: provider.StateCaptured}
-		if got := ledger(t, p); len(got) != 1 || got[r.Key] != want {
-			t.Errorf("ledger %+v, want %+v", got, want)
-		}
-		r.Amount = won(1001)
-		if _, err := p.Authorise(t.Context(), r); !errors.Is(err, provider.ErrMismatch) {
-			t.Errorf("same key, another amount: %v", err)
-		}
-	})
+			calls.Wait()
+			for range 3 {
+				if err := p.Capture(t.Context(), r.Key, won(1000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if a, err := p.Authorise(t.Context(), r); err != nil || a.Outcome != provider.Approved {
+				t.Errorf("authorise after capture: %+v, %v", a, err)
+			}
+			want := provider.Charge{Key: r.Key, Order: r.Order, Amount: 1000, Captured: 1000, Currency: "KRW", State: provider.StateCaptured}
+			if got := ledger(t, p); len(got) != 1 || got[r.Key] != want {
+				t.Errorf("ledger %+v, want %+v", got, want)
+			}
+			r.Amount = won(1001)
+			if _, err := p.Authorise(t.Context(), r); !errors.Is(err, provider.ErrMismatch) {
+				t.Errorf("same key, another amount: %v", err)
+			}
+		})
+	}
 }
 
 func TestVoidClosesItsKey(t *testing.T) {
-	every(t, func(t *testing.T, p audited) {
-		ctx := t.Context()
-		early, late := request(1), request(2)
-		if err := p.Void(ctx, early.Key); err != nil { // before any authorise arrived
-			t.Fatal(err)
-		}
-		if _, err := p.Authorise(ctx, late); err != nil {
-			t.Fatal(err)
-		}
-		for range 2 {
-			if err := p.Void(ctx, late.Key); err != nil {
+	t.Parallel()
+	for name, p := range both(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			early, late := request(1), request(2)
+			if err := p.Void(ctx, early.Key); err != nil { // before any authorise arrived
 				t.Fatal(err)
 			}
-		}
-		for _, r := range []provider.Request{early, late} {
-			if a, err := p.Authorise(ctx, r); err != nil || a.Outcome != provider.Declined {
-				t.Errorf("%s: authorise after void: %+v, %v", r.Key, a, err)
+			if _, err := p.Authorise(ctx, late); err != nil {
+				t.Fatal(err)
 			}
-			if err := p.Capture(ctx, r.Key, won(1000)); !errors.Is(err, provider.ErrRefused) {
-				t.Errorf("%s: capture after void: %v", r.Key, err)
+			for range 2 {
+				if err := p.Void(ctx, late.Key); err != nil {
+					t.Fatal(err)
+				}
 			}
-			if c, err := p.Lookup(ctx, r.Key); err != nil || c.State != provider.StateVoided || c.Captured != 0 || c.Order != r.Order {
-				t.Errorf("%s: %+v, %v", r.Key, c, err)
+			for _, r := range []provider.Request{early, late} {
+				if a, err := p.Authorise(ctx, r); err != nil || a.Outcome != provider.Declined {
+					t.Errorf("%s: authorise after void: %+v, %v", r.Key, a, err)
+				}
+				if err := p.Capture(ctx, r.Key, won(1000)); !errors.Is(err, provider.ErrRefused) {
+					t.Errorf("%s: capture after void: %v", r.Key, err)
+				}
+				if c, err := p.Lookup(ctx, r.Key); err != nil || c.State != provider.StateVoided || c.Captured != 0 || c.Order != r.Order {
+					t.Errorf("%s: %+v, %v", r.Key, c, err)
+				}
 			}
-		}
-	})
+		})
+	}
 }
 
 func TestCaptureAndRefundBounds(t *testing.T) {
-	every(t, func(t *testing.T, p audited) {
-		ctx := t.Context()
-		r := request(1)
-		if err := p.Capture(ctx, r.Key, won(1)); !errors.Is(err, provider.ErrNotFound) {
-			t.Errorf("capture of nothing: %v", err)
-		}
-		if err := p.Refund(ctx, r.Key, "r1", won(1)); !errors.Is(err, provider.ErrNotFound) {
-			t.Errorf("refund of nothing: %v", err)
-		}
-		if _, err := p.Lookup(ctx, r.Key); !errors.Is(err, provider.ErrNotFound) {
-			t.Errorf("look up nothing: %v", err)
-		}
-		if _, err := p.Authorise(ctx, r); err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range []engine.Money{won(1001), won(-1), {Amount: 1000, Currency: "USD"}} {
-			if err := p.Capture(ctx, r.Key, m); !errors.Is(err, provider.ErrRefused) {
-				t.Errorf("capture %+v: %v", m, err)
+	t.Parallel()
+	for name, p := range both(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			r := request(1)
+			if err := p.Capture(ctx, r.Key, won(1)); !errors.Is(err, provider.ErrNotFound) {
+				t.Errorf("capture of nothing: %v", err)
 			}
-		}
-		if err := p.Capture(ctx, r.Key, won(900)); err != nil {
-			t.Fatal(err)
-		}
-		if err := p.Capture(ctx, r.Key, won(901)); !errors.Is(err, provider.ErrRefused) {
-			t.Errorf("second capture: %v", err)
-		}
-		if err := p.Void(ctx, r.Key); !errors.Is(err, provider.ErrRefused) {
-			t.Errorf("void after capture: %v", err)
-		}
-		for range 2 {
-			if err := p.Refund(ctx, r.Key, "r1", won(400)); err != nil {
+			if err := p.Refund(ctx, r.Key, "r1", won(1)); !errors.Is(err, provider.ErrNotFound) {
+				t.Errorf("refund of nothing: %v", err)
+			}
+			if _, err := p.Lookup(ctx, r.Key); !errors.Is(err, provider.ErrNotFound) {
+				t.Errorf("look up nothing: %v", err)
+			}
+			if _, err := p.Authorise(ctx, r); err != nil {
 				t.Fatal(err)
 			}
-		}
-		if err := p.Refund(ctx, r.Key, "r1", won(1)); !errors.Is(err, provider.ErrMismatch) {
-			t.Errorf("refund key used again: %v", err)
-		}
-		if err := p.Refund(ctx, r.Key, "r2", won(501)); !errors.Is(err, provider.ErrRefused) {
-			t.Errorf("refund above the rest: %v", err)
-		}
-		if c, _ := p.Lookup(ctx, r.Key); c.Captured != 900 || c.Refunded != 400 || c.State != provider.StateCaptured {
-			t.Errorf("%+v", c)
-		}
-		if err := p.Refund(ctx, r.Key, "r2", won(500)); err != nil {
-			t.Fatal(err)
-		}
-		if c, _ := p.Lookup(ctx, r.Key); c.Refunded != 900 || c.State != provider.StateRefunded {
-			t.Errorf("%+v", c)
-		}
-	})
+			for _, m := range []engine.Money{won(1001), won(-1), {Amount: 1000, Currency: "USD"}} {
+				if err := p.Capture(ctx, r.Key, m); !errors.Is(err, provider.ErrRefused) {
+					t.Errorf("capture %+v: %v", m, err)
+				}
+			}
+			if err := p.Capture(ctx, r.Key, won(900)); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Capture(ctx, r.Key, won(901)); !errors.Is(err, provider.ErrRefused) {
+				t.Errorf("second capture: %v", err)
+			}
+			if err := p.Void(ctx, r.Key); !errors.Is(err, provider.ErrRefused) {
+				t.Errorf("void after capture: %v", err)
+			}
+			for range 2 {
+				if err := p.Refund(ctx, r.Key, "r1", won(400)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := p.Refund(ctx, r.Key, "r1", won(1)); !errors.Is(err, provider.ErrMismatch) {
+				t.Errorf("refund key used again: %v", err)
+			}
+			if err := p.Refund(ctx, r.Key, "r2", won(501)); !errors.Is(err, provider.ErrRefused) {
+				t.Errorf("refund above the rest: %v", err)
+			}
+			if c, _ := p.Lookup(ctx, r.Key); c.Captured != 900 || c.Refunded != 400 || c.State != provider.StateCaptured {
+				t.Errorf("%+v", c)
+			}
+			if err := p.Refund(ctx, r.Key, "r2", won(500)); err != nil {
+				t.Fatal(err)
+			}
+			if c, _ := p.Lookup(ctx, r.Key); c.Refunded != 900 || c.State != provider.StateRefunded {
+				t.Errorf("%+v", c)
+			}
+		})
+	}
 }
 
 func TestDeclineIsFinal(t *testing.T) {

@@ -166,10 +166,13 @@ func (s *server) ledger(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Trailer", provider.LedgerCount)
 	buf := bufio.NewWriter(w)
-	out := json.NewEncoder(buf)
 	cs := s.book.all()
 	for i := range cs {
-		if out.Encode(provider.ToWire(&cs[i])) != nil {
+		line, err := json.Marshal(provider.ToWire(&cs[i]))
+		if err != nil {
+			return // no trailer: the reader knows that it is not whole
+		}
+		if _, err := buf.Write(append(line, '\n')); err != nil {
 			return
 		}
 	}
@@ -193,8 +196,13 @@ func read(w http.ResponseWriter, r *http.Request) (in provider.Wire, ok bool) {
 func reply(w http.ResponseWriter, c provider.Charge, err error) {
 	switch {
 	case err == nil:
+		body, err := json.Marshal(provider.ToWire(&c))
+		if err != nil {
+			http.Error(w, "the charge cannot be written", http.StatusInternalServerError)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(provider.ToWire(&c))
+		_, _ = w.Write(body) // a caller that has gone looks up
 	case errors.Is(err, provider.ErrNotFound):
 		http.Error(w, "no such charge", http.StatusNotFound)
 	case errors.Is(err, provider.ErrRefused):
