@@ -94,7 +94,7 @@ func reap(pid int) {
 func (p process) signal(sig syscall.Signal) error {
 	h, err := os.FindProcess(p.PID)
 	if err != nil {
-		return nil //nolint:nilerr // no such process any more
+		return nil
 	}
 	defer func() { _ = h.Release() }()
 	if !p.alive() {

@@ -3,6 +3,7 @@ package backing
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -72,7 +73,14 @@ func redisClient(rawURL string) (*redis.Client, error) {
 }
 
 // pingRedis wants a PONG; while Redis reads its AOF it answers LOADING, an error.
+// The plain dial comes first because the client writes every dial that fails to
+// standard error.
 func pingRedis(ctx context.Context, rawURL string) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", hostPort(rawURL))
+	if err != nil {
+		return err
+	}
+	_ = conn.Close()
 	rdb, err := redisClient(rawURL)
 	if err != nil {
 		return err

@@ -31,6 +31,13 @@ type state struct {
 	Password string           `json:"password"` // of all servers; the file is its owner's alone
 	Data     string           `json:"data"`     // parent of the servers' own directories
 	Services map[Name]*record `json:"services"`
+	Adopted  []adopted        `json:"adopted,omitempty"`
+}
+
+// adopted is a process that another package started and left to Down.
+type adopted struct {
+	Name    string  `json:"name"`
+	Process process `json:"process"`
 }
 
 // record is one service in state.json.

@@ -44,7 +44,7 @@ func upOn(ctx context.Context, cfg Config, m machine) (*Services, error) {
 func (s *Services) plan(ctx context.Context) error {
 	st, err := readState(s.cfg.Dir)
 	if errors.Is(err, ErrNotUp) {
-		st, err = newState(""), nil
+		st = newState("")
 		err = st.write(s.cfg.Dir)
 	}
 	if err != nil {
