@@ -140,7 +140,7 @@ func (b *bundle) serve() {
 			b.t.Error(err)
 		}
 		_ = ln.Close() // Shutdown does not, if it was faster than Serve
-		<-served
+		b.t.Log("served:", <-served)
 		http.DefaultClient.CloseIdleConnections()
 	})
 }
@@ -217,6 +217,14 @@ func (b *bundle) bearer(buyer string, expires time.Time) string {
 	return "Bearer " + s
 }
 
+// head asks, and returns the answer without its body.
+func (b *bundle) head(method, path, auth string) (code int, h http.Header) {
+	b.t.Helper()
+	resp := b.request(method, path, auth)
+	b.ok(resp.Body.Close())
+	return resp.StatusCode, resp.Header
+}
+
 func (b *bundle) request(method, path, auth string) *http.Response {
 	b.t.Helper()
 	req, err := http.NewRequestWithContext(b.t.Context(), method, b.url+path, nil)
@@ -226,7 +234,6 @@ func (b *bundle) request(method, path, auth string) *http.Response {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	b.ok(err)
-	b.t.Cleanup(func() { _ = resp.Body.Close() })
 	return resp
 }
 
@@ -241,6 +248,7 @@ type reply struct {
 func (b *bundle) ask(method, path, auth string) reply {
 	b.t.Helper()
 	resp := b.request(method, path, auth)
+	defer func() { _ = resp.Body.Close() }()
 	var r reply
 	// A problem's "status" is a number, an order's a word.
 	var raw map[string]json.RawMessage
@@ -271,6 +279,7 @@ type live struct {
 func (b *bundle) listen(o engine.OrderID, auth string) *live {
 	b.t.Helper()
 	resp := b.request(http.MethodGet, "/v1/orders/"+string(o)+"/events", auth)
+	b.t.Cleanup(func() { _ = resp.Body.Close() })
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
 		b.t.Fatalf("events: %d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
 	}
