@@ -201,7 +201,7 @@ func (a *Auditor) law9(ctx context.Context, b *books, s *slot, slotErr error) La
 	for _, c := range []struct {
 		n    int64
 		what string
-	}{{s.outbox, "envelopes in the outbox"}, {b.pending, "release rows pending"}, {b.rejected, "orders rejected"}} {
+	}{{s.outbox, "envelopes in the outbox"}, {b.pending, "release rows pending"}, {b.rejected, "orders rejected"}, {b.tasks, "tasks owed to the provider"}} {
 		if c.n != 0 {
 			f.add("%d %s", c.n, c.what)
 		}

@@ -23,10 +23,11 @@ type books struct {
 	index                               map[engine.OrderID]int32 // of rows
 	outcomes                            []uint16                 // op-0 release rows that carry the order, by row
 	spent                               []int64                  // seqs of the present epoch whose hold was dropped or released without an order
-	pending, work, rejected             int64                    // release rows, due rows, rejected orders
+	pending, rejected, tasks            int64                    // release rows, rejected orders, tasks owed to the provider
 	counters                            map[string]int64         // used units by key, as engine/orders writes it
-	backAt                              int64                    // Unix milliseconds, when units last came back
-	redefinedAt                         int64                    // Unix milliseconds, 0 never
+	own                                 ownBooks
+	backAt                              int64 // Unix milliseconds, when units last came back
+	redefinedAt                         int64 // Unix milliseconds, 0 never
 	baskets                             map[string]*basket
 	first, lastEnd, lastConfirm, maxSeq int64 // Unix milliseconds; highest seq of the present epoch
 }
@@ -71,7 +72,7 @@ func readBooks(ctx context.Context, pool *pgxpool.Pool, id engine.SaleID) (*book
 		if err := b.readSale(ctx, tx, id); err != nil {
 			return err
 		}
-		for _, read := range []func(context.Context, pgx.Tx) error{b.readOrders, b.readMoves, b.readCounters, b.readCounts} {
+		for _, read := range []func(context.Context, pgx.Tx) error{b.readOrders, b.readMoves, b.readCounters, b.readCounts, b.readOwn} {
 			if err := read(ctx, tx); err != nil {
 				return err
 			}
@@ -125,7 +126,7 @@ func (b *books) readOrders(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	return b.scanOrders(rows, func(r *row) {
-		b.index[r.id] = int32(len(b.rows)) //nolint:gosec // a sale has fewer than 2^31 orders: engine.MaxUnits
+		b.index[r.id] = int32(len(b.rows))
 		b.rows = append(b.rows, *r)
 		b.note(r)
 	})
@@ -178,10 +179,10 @@ func (b *books) note(r *row) {
 		b.first = r.accepted
 	}
 	b.lastEnd = max(b.lastEnd, r.finished)
-	switch {
-	case r.state == engine.Confirmed:
+	switch r.state {
+	case engine.Confirmed:
 		b.lastConfirm = max(b.lastConfirm, r.finished)
-	case r.state == engine.Cancelled:
+	case engine.Cancelled:
 		b.backAt = max(b.backAt, r.finished)
 	}
 	if r.hold.Epoch == b.sale.Epoch && !r.stray {
@@ -231,11 +232,11 @@ func (b *books) readCounts(ctx context.Context, tx pgx.Tx) error {
 	var back, redefined *time.Time
 	err := tx.QueryRow(ctx, `SELECT
 		(SELECT count(*) FROM moves WHERE sale_no = $1 AND NOT done),
-		(SELECT count(*) FROM work WHERE sale_no = $1),
+		(SELECT count(*) FROM tasks t JOIN books k ON k.no = t.book WHERE k.sale = $2),
 		(SELECT count(*) FROM rejected WHERE sale = $2),
 		(SELECT max(at) FROM moves WHERE sale_no = $1 AND op IN (2, 3, 4, 5)),
 		(SELECT max(at) FROM trail WHERE sale_no = $1 AND what = 'redefine')`, b.no, b.sale.ID).
-		Scan(&b.pending, &b.work, &b.rejected, &back, &redefined)
+		Scan(&b.pending, &b.tasks, &b.rejected, &back, &redefined)
 	if back != nil {
 		b.backAt = max(b.backAt, back.UnixMilli())
 	}
@@ -243,4 +244,21 @@ func (b *books) readCounts(ctx context.Context, tx pgx.Tx) error {
 		b.redefinedAt = redefined.UnixMilli()
 	}
 	return err
+}
+
+// ownBooks is what our own ledger says, beside the provider's.
+type ownBooks struct {
+	net        int64 // captured − refunded, minor units
+	unbalanced int64 // books whose postings do not add up to 0
+	missing    int64 // confirmed orders without a charge
+}
+
+func (b *books) readOwn(ctx context.Context, tx pgx.Tx) error {
+	return tx.QueryRow(ctx, `SELECT
+		(SELECT coalesce(sum(c.captured - c.refunded), 0)::bigint FROM charges c JOIN books k ON k.no = c.book WHERE k.sale = $2),
+		(SELECT count(*) FROM (SELECT 1 FROM postings p JOIN books k ON k.no = p.book WHERE k.sale = $2
+			GROUP BY k.no HAVING sum(p.amount) <> 0) AS u),
+		(SELECT count(*) FROM orders o WHERE o.sale_no = $1 AND o.state = 3
+			AND NOT EXISTS (SELECT FROM charges c WHERE c.order_id = o.id))`, b.no, b.sale.ID).
+		Scan(&b.own.net, &b.own.unbalanced, &b.own.missing)
 }

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"io"
 	"net/http"
@@ -73,7 +74,7 @@ func readCrowd(ctx context.Context, r io.Reader, m *misled) (*crowd, error) {
 	var l logLine
 	for {
 		err := lr.next(&l)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return c, nil
 		}
 		if err != nil {

@@ -14,17 +14,8 @@ func (r *Report) add(laws ...Law) {
 // figures counts what PostgreSQL knows.
 func (r *Report) figures(b *books, s sums) {
 	r.Units, r.UnitsConfirmed = units(&b.sale), total(s.confirmed)
-	r.Accepted = int64(len(b.rows))
 	for i := range b.rows {
-		switch o := &b.rows[i]; o.state {
-		case engine.Confirmed:
-			r.Confirmed++
-		case engine.Cancelled:
-			r.Cancelled++
-			r.CancelReasons[o.reason.String()]++
-		default:
-			r.Stuck++
-		}
+		r.count(b.rows[i].state, b.rows[i].reason, 1)
 	}
 	r.Oversold = oversold(&b.sale, s)
 	var lastAccept int64
@@ -34,6 +25,20 @@ func (r *Report) figures(b *books, s sums) {
 	r.Seconds = seconds(b.first, max(b.lastEnd, lastAccept))
 	r.AcceptedPerS = rate(r.Accepted, seconds(b.first, lastAccept))
 	r.ConfirmedPerS = rate(r.Confirmed, seconds(b.first, b.lastConfirm))
+}
+
+// count adds n orders of a state.
+func (r *Report) count(state engine.OrderState, reason engine.Reason, n int64) {
+	r.Accepted += n
+	switch state {
+	case engine.Confirmed:
+		r.Confirmed += n
+	case engine.Cancelled:
+		r.Cancelled += n
+		r.CancelReasons[reason.String()] += n
+	default:
+		r.Stuck += n
+	}
 }
 
 func oversold(sale *engine.Sale, s sums) (n int64) {

@@ -9,7 +9,7 @@ func law6(b *books, t *tills) (l Law, double int64) {
 	var charged, net int64
 	for i := range b.rows {
 		r := &b.rows[i]
-		p := t.byRow[int32(i)] //nolint:gosec // a sale has fewer than 2^31 orders: engine.MaxUnits
+		p := t.byRow[int32(i)]
 		if p == nil {
 			p = &purse{}
 		}
@@ -27,6 +27,7 @@ func law6(b *books, t *tills) (l Law, double int64) {
 			f.add("order %q is charged, and nobody knows it", id)
 		}
 	}
+	judgeOwn(b, net, &f)
 	return f.law(6, "%d charges for %d orders; %d %s taken in all", t.charges, charged, net, b.sale.Currency), double
 }
 
@@ -46,5 +47,18 @@ func judgePurse(r *row, p *purse, currency string, f *findings) {
 		f.add("order %s is cancelled, and %d were kept", r.id, p.net)
 	case r.state == engine.Cancelled && p.open != 0:
 		f.add("order %s is cancelled, and %d are still authorised", r.id, p.open)
+	}
+}
+
+// judgeOwn holds our own ledger against the provider's.
+func judgeOwn(b *books, net int64, f *findings) {
+	if b.own.unbalanced != 0 {
+		f.add("%d of our books do not add up to 0", b.own.unbalanced)
+	}
+	if b.own.missing != 0 {
+		f.add("%d confirmed orders have no charge in our books", b.own.missing)
+	}
+	if b.own.net != net {
+		f.add("our books say that %d %s were taken, the provider says %d", b.own.net, b.sale.Currency, net)
 	}
 }

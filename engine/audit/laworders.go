@@ -31,7 +31,7 @@ func law4(rows []row) Law {
 		if !r.admitted() {
 			continue
 		}
-		n := int32(i) //nolint:gosec // a sale has fewer than 2^31 orders: engine.MaxUnits
+		n := int32(i)
 		byBuyer[string(r.buyer)] = append(byBuyer[string(r.buyer)], n)
 		for id := range identitiesOf(r) {
 			byIdentity[id] = append(byIdentity[id], n)

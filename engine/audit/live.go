@@ -24,8 +24,6 @@ type memory struct {
 	law6     Law         // of the last reading of the ledger
 	ledgerAt time.Time
 	samples  int
-	epoch    int64 // and the last number of it that a sample saw
-	seq      int64
 }
 
 func (a *Auditor) remember(sale engine.SaleID) *memory {
@@ -69,6 +67,7 @@ func (m *memory) into(r *Report) {
 type sample struct {
 	books
 	sum    sums
+	states []stateCount
 	recent []row // newest orders, and all others of their buyers
 	again  []row // orders seen before
 }
@@ -121,6 +120,9 @@ func (a *Auditor) liveLaws(ctx context.Context, r *Report, m *memory, b *sample,
 		r.add(f14.law(14, "%d accepts inside the window; Redis' clock is %s off PostgreSQL's", len(b.recent), skew.Round(time.Millisecond)))
 	}
 	r.Units, r.UnitsConfirmed, r.Oversold = units(&b.sale), total(b.sum.confirmed), oversold(&b.sale, b.sum)
+	for _, c := range b.states {
+		r.count(c.State, c.Reason, c.N)
+	}
 }
 
 // see remembers the orders of this sample for the next ones.
@@ -196,7 +198,7 @@ func (a *Auditor) readSample(ctx context.Context, sale engine.SaleID, m *memory)
 		if err := b.readSale(ctx, tx, sale); err != nil {
 			return err
 		}
-		for _, read := range []func(context.Context, pgx.Tx, *memory) error{b.readSums, b.readRecent, b.readAgain} {
+		for _, read := range []func(context.Context, pgx.Tx, *memory) error{b.readSums, b.readStates, b.readRecent, b.readAgain} {
 			if err := read(ctx, tx, m); err != nil {
 				return err
 			}
@@ -226,24 +228,35 @@ func (b *sample) readSums(ctx context.Context, tx pgx.Tx, _ *memory) error {
 	return err
 }
 
+// stateCount is how many orders are in a state, for a reason.
+type stateCount struct {
+	State  engine.OrderState
+	Reason engine.Reason
+	N      int64
+}
+
+func (b *sample) readStates(ctx context.Context, tx pgx.Tx, _ *memory) error {
+	rows, err := tx.Query(ctx, `SELECT state, reason, count(*) FROM orders WHERE sale_no = $1 GROUP BY 1, 2`, b.no)
+	if err != nil {
+		return err
+	}
+	b.states, err = pgx.CollectRows(rows, pgx.RowToStructByPos[stateCount])
+	return err
+}
+
 // readRecent reads the newest orders of the present epoch, with all orders of
 // their buyers.
-func (b *sample) readRecent(ctx context.Context, tx pgx.Tx, m *memory) error {
+func (b *sample) readRecent(ctx context.Context, tx pgx.Tx, _ *memory) error {
 	rows, err := tx.Query(ctx, `SELECT `+orderColumns+` FROM orders WHERE sale_no = $1 AND buyer IN
 		(SELECT buyer FROM orders WHERE sale_no = $1 AND hold_epoch = $2 AND NOT stray ORDER BY hold_seq DESC LIMIT $3)`,
 		b.no, b.sale.Epoch, sampleOrders)
 	if err != nil {
 		return err
 	}
-	err = b.scanOrders(rows, func(r *row) {
+	return b.scanOrders(rows, func(r *row) {
 		b.recent = append(b.recent, *r)
 		b.note(r)
 	})
-	if m.epoch != b.sale.Epoch {
-		m.epoch, m.seq = b.sale.Epoch, 0
-	}
-	m.seq = max(m.seq, b.maxSeq)
-	return err
 }
 
 // readAgain reads some of the orders that samples saw before: Go's map order

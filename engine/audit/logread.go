@@ -48,7 +48,7 @@ var errCutOff = errors.New("the last line was cut off")
 // end.
 func (lr *logReader) next(l *logLine) error {
 	text, err := lr.r.ReadSlice('\n')
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		if len(text) > 0 {
 			return fmt.Errorf("client log, line %d: %w", lr.n+1, errCutOff)
 		}

@@ -67,6 +67,7 @@ func (a *Auditor) underWay(ctx context.Context, sale engine.SaleID) string {
 	say(p.reserved, "orders reserved")
 	say(p.paying, "orders paying")
 	say(p.pending, "release rows pending")
+	say(p.tasks, "tasks owed to the provider")
 	if p.frozen {
 		what = append(what, "the sale is frozen")
 	}
@@ -94,8 +95,8 @@ func (a *Auditor) underWay(ctx context.Context, sale engine.SaleID) string {
 }
 
 type progress struct {
-	epoch, reserved, paying, pending, numbers int64
-	frozen                                    bool
+	epoch, reserved, paying, pending, numbers, tasks int64
+	frozen                                           bool
 }
 
 func (a *Auditor) progress(ctx context.Context, sale engine.SaleID) (p progress, err error) {
@@ -112,8 +113,9 @@ func (a *Auditor) progress(ctx context.Context, sale engine.SaleID) (p progress,
 			(SELECT count(*) FROM moves WHERE sale_no = $1 AND NOT done),
 			(SELECT count(DISTINCT seq) FROM (
 				SELECT hold_seq FROM orders WHERE sale_no = $1 AND hold_epoch = $2 AND NOT stray
-				UNION ALL SELECT hold_seq FROM moves WHERE sale_no = $1 AND hold_epoch = $2 AND op IN (2, 3)) AS n (seq))
-			FROM orders WHERE sale_no = $1`, no, p.epoch).Scan(&p.reserved, &p.paying, &p.pending, &p.numbers)
+				UNION ALL SELECT hold_seq FROM moves WHERE sale_no = $1 AND hold_epoch = $2 AND op IN (2, 3)) AS n (seq)),
+			(SELECT count(*) FROM tasks t JOIN books k ON k.no = t.book WHERE k.sale = $3)
+			FROM orders WHERE sale_no = $1`, no, p.epoch, sale).Scan(&p.reserved, &p.paying, &p.pending, &p.numbers, &p.tasks)
 	})
 	if err != nil {
 		return p, fmt.Errorf("read sale %s from PostgreSQL: %w", sale, err)
