@@ -173,7 +173,7 @@ func (h *hashes) define(img *Image, heldOf, soldOf map[engine.SKU]int64) error {
 	number := func(field string, n int64) { h.state = append(h.state, field, strconv.FormatInt(n, 10)) }
 	for field, n := range map[string]int64{
 		fieldInc: img.Incarnation, fieldVersion: sale.Version, fieldOpens: sale.Opens.UnixMilli(), fieldCloses: sale.Closes.UnixMilli(),
-		fieldLimit: sale.LimitPerBuyer, fieldIdentity: sale.LimitPerIdentity, fieldSeq: 0, fieldHeartbeat: 0, fieldLag: 0,
+		fieldLimit: sale.LimitPerBuyer, fieldIdentity: sale.LimitPerIdentity, fieldKey: int64(sale.KeyNumber), fieldSeq: 0, fieldHeartbeat: 0, fieldLag: 0,
 	} {
 		number(field, n)
 	}

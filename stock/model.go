@@ -289,7 +289,7 @@ func (e *modelEpoch) fields() map[string]string {
 		fieldState: slotState(w.State), fieldCurrency: w.Currency, fieldSHA: w.SHA.String(),
 		fieldInc: decimal(w.Incarnation), fieldVersion: decimal(w.Version), fieldOpens: decimal(w.Opens),
 		fieldCloses: decimal(w.Closes), fieldLimit: decimal(w.LimitBuyer), fieldIdentity: decimal(w.LimitIdentity),
-		fieldSeq: decimal(w.Seq), fieldHeartbeat: decimal(w.Heartbeat), fieldLag: decimal(w.Lag),
+		fieldKey: decimal(w.KeyNumber), fieldSeq: decimal(w.Seq), fieldHeartbeat: decimal(w.Heartbeat), fieldLag: decimal(w.Lag),
 	}
 	if w.Frozen {
 		f[fieldState] = stateFrozen

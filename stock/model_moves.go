@@ -279,6 +279,7 @@ func (m *Model) Build(_ context.Context, img Image) error {
 		identities: map[engine.Identity]int64{}, outbox: map[int64]engine.Envelope{}, rows: map[string]int64{},
 	}
 	e.define(&img.Sale)
+	e.watch.KeyNumber = int64(img.Sale.KeyNumber)
 	e.watch.State, e.watch.Incarnation, e.watch.SHA = watchState(img.Sale.State), img.Incarnation, ScriptSHAs(img.Incarnation)
 	for _, it := range img.Sale.Items {
 		e.items[it.SKU].Units, e.items[it.SKU].Available = it.Units, it.Units

@@ -19,8 +19,8 @@ const (
 	ioTimeout   = 2 * time.Second
 	poolTimeout = 500 * time.Millisecond
 	poolSize    = 64
-	maxMoves    = 3                     // times that a call follows a slot to another node
-	movePause   = 30 * time.Millisecond // until the new map of the slots is there
+	maxMoves    = 5                      // times that a call follows a slot to another node
+	movePause   = 100 * time.Millisecond // until the new map of the slots is there
 )
 
 // Open returns a client with the options this package needs. The url is

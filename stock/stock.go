@@ -41,6 +41,7 @@ type Watch struct {
 	Currency           string           // ISO 4217
 	LimitBuyer         int64            // units; 0 is none
 	LimitIdentity      int64            // units; 0 is none
+	KeyNumber          int64            // of the master key that order ids derive from
 	Seq                int64            // the last hold given out in this epoch
 	Lag                int64            // milliseconds the ingest is behind
 	Items              []Item           // in order of SKU

@@ -11,6 +11,7 @@ import (
 )
 
 func define(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	old := b.grip
 	b.changes(func() {
@@ -55,6 +56,7 @@ func define(t *testing.T, w *world) {
 // fences checks that every operation is refused, and writes nothing, where the
 // grip is not the one in use.
 func fences(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	x := basket(1, "ann", "MUG")
 	b.reserve(x)
@@ -116,6 +118,7 @@ func fences(t *testing.T, w *world) {
 }
 
 func outbox(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	ctx, id := t.Context(), b.def.ID
 	var firsts []int64
@@ -147,6 +150,7 @@ func outbox(t *testing.T, w *world) {
 
 // rebuild makes epoch 2 from an image with orders in every state.
 func rebuild(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	ctx := t.Context()
 	live := func(n int, buyer string, settled bool, ids ...byte) stock.LiveOrder {
@@ -223,7 +227,7 @@ func TestBuildRefusesWhatCannotBe(t *testing.T) {
 			img.Live = []stock.LiveOrder{{Order: order, Settled: true}}
 		},
 	} {
-		img := stock.Image{Sale: definition(t), Epoch: 1, Incarnation: incarnation}
+		img := stock.Image{Sale: definition(), Epoch: 1, Incarnation: incarnation}
 		edit(&img)
 		if err := w.store.Build(t.Context(), img); err == nil {
 			t.Errorf("%s: built", why)
@@ -235,6 +239,7 @@ func TestBuildRefusesWhatCannotBe(t *testing.T) {
 }
 
 func reads(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	ctx, id := t.Context(), b.def.ID
 	x := with(basket(1, "ann", "MUG*2"), 9)

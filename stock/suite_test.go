@@ -48,6 +48,7 @@ func TestSuite(t *testing.T) {
 }
 
 func reserveChanges(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	first := with(basket(1, "ann", "MUG", "CAP.red"), 7, 8)
 	b.changes(func() { b.reserve(first, basket(2, "bob", "MUG*2")) },
@@ -72,6 +73,7 @@ func reserveChanges(t *testing.T, w *world) {
 // outcomesInOrder has one basket per outcome of a sale that is open; none but the
 // first leaves anything behind.
 func outcomesInOrder(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, func(s *engine.Sale) { s.LimitPerBuyer = 4 })
 	b.reserve(basket(1, "ann", "MUG*2"))
 	dear := basket(6, "dan", "MUG")
@@ -117,6 +119,7 @@ func outcomesInOrder(t *testing.T, w *world) {
 
 // groupRuns decides a group in the order it came, with counts that run on.
 func groupRuns(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	d := b.reserve(
 		basket(1, "ann", "CAP.red"),   // taken
@@ -150,6 +153,7 @@ func groupRuns(t *testing.T, w *world) {
 }
 
 func identities(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, func(s *engine.Sale) { s.LimitPerBuyer = 0; s.Items[0].Units = 50 })
 	d := b.reserve(
 		with(basket(1, "a", "MUG*2"), 1, 2, 3), // taken
@@ -166,6 +170,7 @@ func identities(t *testing.T, w *world) {
 }
 
 func maxOrders(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, func(s *engine.Sale) { s.LimitPerBuyer = 0; s.Items[0].Units = 50 })
 	var many []engine.Basket
 	for i := range engine.MaxOrdersPerBuyer + 1 {
@@ -179,6 +184,7 @@ func maxOrders(t *testing.T, w *world) {
 
 // replay is answered before state, window, price, limit and stock.
 func replay(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, func(s *engine.Sale) { s.Items[0].Units = 4 })
 	held, settled, released := basket(1, "a", "MUG*2"), basket(2, "b", "MUG"), basket(3, "c", "MUG")
 	d := b.reserve(held, settled, released)
@@ -236,6 +242,7 @@ func (b *bundle) redefine(edit func(*engine.Sale)) {
 
 // window is [opens, closes) by Redis' clock; state comes before it.
 func window(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	now := time.UnixMilli(b.watch().Now).UTC()
 	n := 0
@@ -288,6 +295,7 @@ func window(t *testing.T, w *world) {
 
 // retake looks at stock and limits only.
 func retake(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, func(s *engine.Sale) { s.Items[0].Units = 2 })
 	b.redefine(func(s *engine.Sale) { s.Items[0].Price = 7777; s.LimitPerBuyer = 9 })
 	b.setState(engine.SaleClosed)
@@ -306,6 +314,7 @@ func retake(t *testing.T, w *world) {
 }
 
 func settle(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	x, unknown := with(basket(1, "ann", "MUG", "CAP.red"), 7), basket(9, "zoe", "MUG")
 	hold := b.reserve(x).Verdicts[0].Hold
@@ -322,6 +331,7 @@ func settle(t *testing.T, w *world) {
 }
 
 func release(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	x, y, unknown := with(basket(1, "ann", "MUG", "CAP.red"), 7), with(basket(2, "bob", "MUG*2"), 7, 8), basket(9, "zoe", "MUG")
 	y.Identities = y.Identities[1:]
@@ -342,6 +352,7 @@ func release(t *testing.T, w *world) {
 }
 
 func drop(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	x := with(basket(1, "ann", "MUG*2"), 7)
 	hold := b.reserve(x).Verdicts[0].Hold
@@ -359,6 +370,7 @@ func drop(t *testing.T, w *world) {
 }
 
 func returns(t *testing.T, w *world) {
+	t.Helper()
 	for _, settleFirst := range []bool{true, false} { // and the end is the same
 		b := w.open(t, nil)
 		x := with(basket(1, "ann", "MUG", "CAP.red"), 7)
@@ -398,6 +410,7 @@ func taken(moves ...engine.Move) (n []int64) {
 }
 
 func stockist(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	b.reserve(basket(1, "ann", "MUG*2"))
 	more := stockMove(1, engine.Restock, "MUG", 5)
@@ -437,6 +450,7 @@ func (b *bundle) prune(ids ...engine.OrderID) int64 {
 }
 
 func prune(t *testing.T, w *world) {
+	t.Helper()
 	b := w.open(t, nil)
 	x, y, z := basket(1, "a", "MUG"), basket(2, "b", "MUG"), basket(3, "c", "MUG")
 	d := b.reserve(x, y, z)

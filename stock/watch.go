@@ -73,7 +73,7 @@ func parseState(fields map[string]string) (Watch, error) {
 	ints := map[string]*int64{
 		fieldInc: &w.Incarnation, fieldVersion: &w.Version, fieldHeartbeat: &w.Heartbeat,
 		fieldOpens: &w.Opens, fieldCloses: &w.Closes, fieldLimit: &w.LimitBuyer, fieldIdentity: &w.LimitIdentity,
-		fieldSeq: &w.Seq, fieldLag: &w.Lag,
+		fieldKey: &w.KeyNumber, fieldSeq: &w.Seq, fieldLag: &w.Lag,
 	}
 	for name, p := range ints {
 		var err error

@@ -31,8 +31,8 @@ for i = 1, n do
 end
 
 if #rows > 0 then redis.call('HSET', KEYS[2], unpack(rows)) end
-for sku, units in pairs(less) do
-  redis.call('HINCRBY', KEYS[1], 'u:' .. sku, -units)
-  redis.call('HINCRBY', KEYS[1], 'a:' .. sku, -units)
+for sku, units in pairs(less) do -- 0 - units: Redis refuses the "-0" that Lua makes of -units
+  redis.call('HINCRBY', KEYS[1], 'u:' .. sku, 0 - units)
+  redis.call('HINCRBY', KEYS[1], 'a:' .. sku, 0 - units)
 end
 return out

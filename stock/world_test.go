@@ -41,10 +41,19 @@ func worldAt(t testing.TB, url string) *world {
 	return &world{rdb: rdb, store: stock.New(rdb)}
 }
 
+// tester is what a test, a benchmark and a rapid check have in common.
+type tester interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Cleanup(f func())
+	Context() context.Context
+}
+
 // bundle is one sale in a world, with the model beside it.
 type bundle struct {
 	*world
-	t     testing.TB
+	t     tester
 	def   engine.Sale
 	grip  stock.Grip
 	model *stock.Model
@@ -55,8 +64,7 @@ type bundle struct {
 const incarnation = 4
 
 // definition is a sale that sells two items for an hour to come.
-func definition(t testing.TB) engine.Sale {
-	t.Helper()
+func definition() engine.Sale {
 	now := time.Now().UTC().Truncate(time.Second)
 	return engine.Sale{
 		ID: engine.SaleID("t-" + strings.ToLower(rand.Text()[:12])), State: engine.SaleScheduled, Version: 1, Currency: "KRW",
@@ -66,9 +74,9 @@ func definition(t testing.TB) engine.Sale {
 }
 
 // open builds and loads the sale, changed by edit, in the world and the model.
-func (w *world) open(t testing.TB, edit func(*engine.Sale)) *bundle {
+func (w *world) open(t tester, edit func(*engine.Sale)) *bundle {
 	t.Helper()
-	b := &bundle{world: w, t: t, def: definition(t)}
+	b := &bundle{world: w, t: t, def: definition()}
 	if edit != nil {
 		edit(&b.def)
 	}
@@ -291,14 +299,14 @@ func outcomes(d stock.Decision) string {
 	return s.String()
 }
 
-func must(t testing.TB, err error) {
+func must(t tester, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func equal(t testing.TB, what string, got, want any) {
+func equal(t tester, what string, got, want any) {
 	t.Helper()
 	if g, w := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want); g != w {
 		t.Fatalf("%s:\n got %s\nwant %s", what, g, w)
