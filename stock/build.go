@@ -2,6 +2,7 @@ package stock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -107,7 +108,7 @@ func build(ctx context.Context, c *redis.Client, img *Image, h *hashes) error {
 			p.HSet(ctx, pointer, fieldEpoch, img.Epoch)
 			return nil
 		})
-		if err == redis.TxFailedErr {
+		if errors.Is(err, redis.TxFailedErr) {
 			return fmt.Errorf("%w: somebody else moved the pointer", ErrFenced)
 		}
 		return err
@@ -117,7 +118,7 @@ func build(ctx context.Context, c *redis.Client, img *Image, h *hashes) error {
 // below makes sure that the pointer is below the epoch, or not there yet.
 func below(ctx context.Context, c redis.Cmdable, pointer string, epoch int64) error {
 	at, err := c.HGet(ctx, pointer, fieldEpoch).Int64()
-	if err != nil && err != redis.Nil {
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return err
 	}
 	if at >= epoch {

@@ -2,6 +2,7 @@ package stock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -86,7 +87,7 @@ func (s *Store) DropEpoch(ctx context.Context, sale engine.SaleID, epoch int64) 
 	k := keysOf(sale, epoch)
 	err := s.on(ctx, sale, func(c *redis.Client) error {
 		inUse, err := c.HGet(ctx, pointerKey(sale), fieldEpoch).Int64()
-		if err != nil && err != redis.Nil {
+		if err != nil && !errors.Is(err, redis.Nil) {
 			return err
 		}
 		if inUse == epoch {
@@ -110,7 +111,7 @@ func (s *Store) Loaded(ctx context.Context, sale engine.SaleID, incarnation int6
 	err = s.on(ctx, sale, func(c *redis.Client) error {
 		shas := ScriptSHAs(incarnation)
 		epoch, err := c.HGet(ctx, pointerKey(sale), fieldEpoch).Int64()
-		if err != nil && err != redis.Nil {
+		if err != nil && !errors.Is(err, redis.Nil) {
 			return err
 		}
 		state, err := c.HMGet(ctx, keysOf(sale, epoch).state, fieldInc, fieldSHA).Result()

@@ -130,10 +130,12 @@ func (m *Model) reserve(sale engine.SaleID, g Grip, baskets []engine.Basket, d *
 	var made []engine.Order
 	for i := range baskets {
 		b := &baskets[i]
-		v := Verdict{}
 		if r, ok := e.records[b.Order]; ok {
-			v = e.replay(r, b, first)
-		} else if v = e.judge(b, d.At, retake); v.Outcome == engine.Accepted {
+			d.Verdicts = append(d.Verdicts, e.replay(r, b, first))
+			continue
+		}
+		v := e.judge(b, d.At, retake)
+		if v.Outcome == engine.Accepted {
 			v.Hold = engine.Hold{Epoch: g.Epoch, Seq: e.watch.Seq + 1}
 			made = append(made, e.take(b, v, first, d.At))
 		}

@@ -21,9 +21,15 @@ func TestClusterSuite(t *testing.T) {
 	t.Parallel()
 	w := worldAt(t, startCluster(t))
 	for _, s := range suite {
-		t.Run(s.name, func(t *testing.T) { s.run(t, w) })
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			s.run(t, w)
+		})
 	}
-	t.Run("SpreadAndMove", func(t *testing.T) { spreadAndMove(t, w) })
+	t.Run("SpreadAndMove", func(t *testing.T) {
+		t.Parallel()
+		spreadAndMove(t, w)
+	})
 }
 
 // spreadAndMove has sales on every master, moves one sale's slot to another
@@ -184,7 +190,7 @@ func TestMemoryFlat(t *testing.T) {
 	w := worldAt(t, startRedis(t).url())
 	b := w.open(t, func(s *engine.Sale) { s.Items[0].Units = 1; s.Items[1].Units = 1000 })
 	b.reserve(with(basket(1, "first", "MUG"), 1))
-	before, memory := b.dump(), int64(0)
+	before := b.dump()
 	refuse := func(n int) {
 		names := newNames(9)
 		baskets := make([]engine.Basket, engine.MaxGroup)
@@ -206,7 +212,7 @@ func TestMemoryFlat(t *testing.T) {
 		}
 	}
 	refuse(50 << 10) // buffers and caches grow to their size
-	memory = usedMemory(t, w)
+	memory := usedMemory(t, w)
 	refuse(500 << 10)
 	equal(t, "changes", diff(before, b.dump()), []string(nil))
 	if more := usedMemory(t, w) - memory; more > 64<<10 {

@@ -2,6 +2,7 @@ package stock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -45,7 +46,7 @@ func (s *Store) watch(ctx context.Context, sale engine.SaleID, epoch int64) (w W
 		}
 		now = pipe.Time(ctx)
 		_, err := pipe.Exec(ctx)
-		if pointer.Err() == redis.Nil {
+		if errors.Is(pointer.Err(), redis.Nil) {
 			return ErrNoSale
 		}
 		return err
@@ -133,7 +134,7 @@ func (s *Store) Record(ctx context.Context, sale engine.SaleID, order engine.Ord
 	var found string
 	err := s.on(ctx, sale, func(c *redis.Client) error {
 		epoch, err := c.HGet(ctx, pointerKey(sale), fieldEpoch).Int64()
-		if err == redis.Nil {
+		if errors.Is(err, redis.Nil) {
 			return ErrNoSale
 		}
 		if err != nil {
@@ -142,7 +143,7 @@ func (s *Store) Record(ctx context.Context, sale engine.SaleID, order engine.Ord
 		pipe := c.Pipeline()
 		now := pipe.HGet(ctx, keysOf(sale, epoch).records, string(order))
 		before := pipe.HGet(ctx, keysOf(sale, epoch-1).records, string(order))
-		if _, err = pipe.Exec(ctx); err != nil && err != redis.Nil {
+		if _, err = pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 			return err
 		}
 		if found = now.Val(); found == "" {

@@ -158,9 +158,9 @@ func (b *bundle) apply(moves ...engine.Move) []int64 {
 // same compares the whole state of the sale with the model's.
 func (b *bundle) same() {
 	b.t.Helper()
-	real, model := b.dump(), flat(b.model.State(b.def.ID))
-	if d := diff(model, real); len(d) > 0 {
-		b.t.Fatalf("model → real:\n%s", strings.Join(d, "\n"))
+	store, model := b.dump(), flat(b.model.State(b.def.ID))
+	if d := diff(model, store); len(d) > 0 {
+		b.t.Fatalf("model → Redis:\n%s", strings.Join(d, "\n"))
 	}
 }
 
