@@ -76,8 +76,8 @@ var (
 	namedTexts = []string{"Makefile", "run", ".gitignore", "LICENSE"}
 )
 
-// notOurs are directories that hold nothing of ours, or nothing that is kept.
-var notOurs = []string{".git", "bin", ".doorbuster", "node_modules"}
+// notOurs hold nothing of ours, or nothing that is kept (.gitignore).
+var notOurs = []string{".git", "bin", ".doorbuster", "node_modules", "out.json"}
 
 // tree returns all sources below the root of the module.
 func tree(t *testing.T) (root string, all []source) {
@@ -94,6 +94,9 @@ func tree(t *testing.T) (root string, all []source) {
 			if slices.Contains(notOurs, d.Name()) {
 				return fs.SkipDir
 			}
+			return nil
+		}
+		if slices.Contains(notOurs, d.Name()) {
 			return nil
 		}
 		if !slices.Contains(texts, filepath.Ext(d.Name())) && !slices.Contains(namedTexts, d.Name()) {

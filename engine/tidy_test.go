@@ -15,7 +15,7 @@ import (
 const (
 	maxFunctionLines = 70
 	maxFileLines     = 500
-	maxParameters    = 4 // ctx counts, the receiver does not
+	maxParameters    = 4
 	maxScriptLines   = 60
 	maxReserveLines  = 150
 )
@@ -61,6 +61,20 @@ func funcName(f *ast.FuncDecl) string {
 	return f.Name.Name
 }
 
+// countContext says whether a leading context counts as a parameter. It does
+// not, as the receiver does not: it says how long, never what.
+const countContext = false
+
+func parameters(t *ast.FuncType) int {
+	n := t.Params.NumFields()
+	if n > 0 && !countContext {
+		if sel, ok := t.Params.List[0].Type.(*ast.SelectorExpr); ok && sel.Sel.Name == "Context" {
+			n--
+		}
+	}
+	return n
+}
+
 // parametersAreFew looks at functions, methods and the methods of interfaces.
 func parametersAreFew(all []source) (out []finding) {
 	for _, s := range all {
@@ -68,7 +82,7 @@ func parametersAreFew(all []source) (out []finding) {
 			continue
 		}
 		complain := func(name string, t *ast.FuncType) {
-			if n := t.Params.NumFields(); n > maxParameters {
+			if n := parameters(t); n > maxParameters {
 				out = append(out, finding{"parameters", s.path, name, fmt.Sprintf("has %d, at most %d: make a struct", n, maxParameters)})
 			}
 		}

@@ -52,6 +52,13 @@ func Alive(pid int) bool {
 	return ok && !st.dead()
 }
 
+// Runs says whether the process that had pid, and started late ticks after the
+// one that has it now, runs.
+func Runs(pid int, late uint64) bool {
+	st, _ := readStat(pid)
+	return process{PID: pid, Start: st.start + late, Boot: bootID()}.alive()
+}
+
 // Family returns the ids of a process and its descendants.
 func Family(pid int) (ids []int) {
 	st, _ := readStat(pid)

@@ -39,79 +39,86 @@ func without(programs map[string]string, names ...string) map[string]string {
 
 const installAll = "apt-get install -y --no-install-recommends redis-server rabbitmq-server postgresql"
 
-// TestProvide: the caller's URL comes before this; then programs, packages,
-// containers, and the one command to run.
+var (
+	own = map[backing.Name]backing.Mode{backing.Redis: backing.Own, backing.RabbitMQ: backing.Own, backing.PostgreSQL: backing.Own}
+	one = map[backing.Name]backing.Mode{backing.Redis: backing.Compose, backing.RabbitMQ: backing.Own, backing.PostgreSQL: backing.Own}
+)
+
+// provisions are machines, what is run on them, and what comes of it.
+var provisions = []struct {
+	name      string
+	fake      backing.Fake
+	noInstall bool
+	want      map[backing.Name]backing.Mode
+	ran       []string
+	fails     string // in the error's text
+}{
+	{
+		name: "all there", fake: backing.Fake{Programs: all()}, want: own,
+	},
+	{
+		name: "nothing there, root",
+		fake: backing.Fake{Root: true, Programs: map[string]string{"apt-get": "/usr/bin/apt-get"}, Installs: all()},
+		want: own, ran: []string{"hold", "apt-get update", installAll, "release"},
+	},
+	{
+		name: "one missing, root: only that one",
+		fake: backing.Fake{Root: true, Programs: with(without(all(), "initdb"), "apt-get"), Installs: all()},
+		want: own, ran: []string{"hold", "apt-get update", "apt-get install -y --no-install-recommends postgresql", "release"},
+	},
+	{
+		name: "the lists cannot be fetched",
+		fake: backing.Fake{Root: true, Programs: map[string]string{"apt-get": "x"}, Installs: all(), Fails: []string{"apt-get update"}},
+		want: own, ran: []string{"hold", "apt-get update", installAll, "release"},
+	},
+	{
+		name: "systemd would start them at the next boot",
+		fake: backing.Fake{
+			Root: true, Programs: map[string]string{"apt-get": "x", "systemctl": "x"}, Files: []string{"/run/systemd/system"}, Installs: all(),
+		},
+		want: own,
+		ran:  []string{"hold", "apt-get update", installAll, "systemctl disable --quiet redis-server rabbitmq-server postgresql", "release"},
+	},
+	{
+		name: "the package does not install",
+		fake: backing.Fake{
+			Root: true, Programs: map[string]string{"apt-get": "x"}, Fails: []string{"apt-get install"}, Output: "E: Unable to locate package",
+		},
+		ran: []string{"hold", "apt-get update", installAll, "release"}, fails: "E: Unable to locate package",
+	},
+	{
+		name: "not root, no docker", fake: backing.Fake{Programs: with(nil, "apt-get"), Fails: []string{"docker"}},
+		ran: []string{"docker compose version"}, fails: "As root run: apt-get update && " + installAll,
+	},
+	{
+		name: "not root, docker without a daemon", fake: backing.Fake{Programs: with(nil, "apt-get"), Fails: []string{"docker info"}},
+		ran: []string{"docker compose version", "docker info"}, fails: "docker does not answer",
+	},
+	{
+		name: "not root, docker, one missing", fake: backing.Fake{Programs: without(all(), "redis-server")},
+		want: one, ran: []string{"docker compose version", "docker info"},
+	},
+	{
+		name: "root, installing switched off", fake: backing.Fake{Root: true, Programs: with(nil, "apt-get"), Fails: []string{"docker"}},
+		noInstall: true, ran: []string{"docker compose version"}, fails: "server programs are missing",
+	},
+	{
+		name: "root, no apt-get, no docker", fake: backing.Fake{Root: true, Fails: []string{"docker"}},
+		ran: []string{"docker compose version"}, fails: "server programs are missing: redis, rabbitmq, postgresql",
+	},
+	{
+		name: "not Linux", fake: backing.Fake{Root: true, NotLinux: true, Programs: with(all(), "apt-get")},
+		want: map[backing.Name]backing.Mode{backing.Redis: backing.Compose, backing.RabbitMQ: backing.Compose, backing.PostgreSQL: backing.Compose},
+		ran:  []string{"docker compose version", "docker info"},
+	},
+}
+
+// TestProvide: programs that are here, then packages, then containers, then the
+// one command to run.
 func TestProvide(t *testing.T) {
 	t.Parallel()
-	own := map[backing.Name]backing.Mode{backing.Redis: backing.Own, backing.RabbitMQ: backing.Own, backing.PostgreSQL: backing.Own}
-	mixed := map[backing.Name]backing.Mode{backing.Redis: backing.Compose, backing.RabbitMQ: backing.Own, backing.PostgreSQL: backing.Own}
-	for _, c := range []struct {
-		name      string
-		fake      backing.Fake
-		noInstall bool
-		want      map[backing.Name]backing.Mode
-		ran       []string
-		fails     string // in the error's text
-	}{
-		{
-			name: "all there", fake: backing.Fake{Programs: all()}, want: own,
-		},
-		{
-			name: "nothing there, root",
-			fake: backing.Fake{Root: true, Programs: map[string]string{"apt-get": "/usr/bin/apt-get"}, Installs: all()},
-			want: own, ran: []string{"hold", "apt-get update", installAll, "release"},
-		},
-		{
-			name: "one missing, root: only that one",
-			fake: backing.Fake{Root: true, Programs: with(without(all(), "initdb"), "apt-get"), Installs: all()},
-			want: own, ran: []string{"hold", "apt-get update", "apt-get install -y --no-install-recommends postgresql", "release"},
-		},
-		{
-			name: "the lists cannot be fetched",
-			fake: backing.Fake{Root: true, Programs: map[string]string{"apt-get": "x"}, Installs: all(), Fails: []string{"apt-get update"}},
-			want: own, ran: []string{"hold", "apt-get update", installAll, "release"},
-		},
-		{
-			name: "systemd would start them at the next boot",
-			fake: backing.Fake{
-				Root: true, Programs: map[string]string{"apt-get": "x", "systemctl": "x"}, Files: []string{"/run/systemd/system"}, Installs: all(),
-			},
-			want: own,
-			ran:  []string{"hold", "apt-get update", installAll, "systemctl disable --quiet redis-server rabbitmq-server postgresql", "release"},
-		},
-		{
-			name: "the package does not install",
-			fake: backing.Fake{
-				Root: true, Programs: map[string]string{"apt-get": "x"}, Fails: []string{"apt-get install"}, Output: "E: Unable to locate package",
-			},
-			ran: []string{"hold", "apt-get update", installAll, "release"}, fails: "E: Unable to locate package",
-		},
-		{
-			name: "not root, no docker", fake: backing.Fake{Programs: with(nil, "apt-get"), Fails: []string{"docker"}},
-			ran: []string{"docker compose version"}, fails: "As root run: apt-get update && " + installAll,
-		},
-		{
-			name: "not root, docker without a daemon", fake: backing.Fake{Programs: with(nil, "apt-get"), Fails: []string{"docker info"}},
-			ran: []string{"docker compose version", "docker info"}, fails: "docker does not answer",
-		},
-		{
-			name: "not root, docker, one missing", fake: backing.Fake{Programs: without(all(), "redis-server")},
-			want: mixed, ran: []string{"docker compose version", "docker info"},
-		},
-		{
-			name: "root, installing switched off", fake: backing.Fake{Root: true, Programs: with(nil, "apt-get"), Fails: []string{"docker"}},
-			noInstall: true, ran: []string{"docker compose version"}, fails: "server programs are missing",
-		},
-		{
-			name: "root, no apt-get, no docker", fake: backing.Fake{Root: true, Fails: []string{"docker"}},
-			ran: []string{"docker compose version"}, fails: "server programs are missing: redis, rabbitmq, postgresql",
-		},
-		{
-			name: "not Linux", fake: backing.Fake{Root: true, NotLinux: true, Programs: with(all(), "apt-get")},
-			want: map[backing.Name]backing.Mode{backing.Redis: backing.Compose, backing.RabbitMQ: backing.Compose, backing.PostgreSQL: backing.Compose},
-			ran:  []string{"docker compose version", "docker info"},
-		},
-	} {
+	for i := range provisions {
+		c := &provisions[i]
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			got, err := c.fake.Provide(t.Context(), c.noInstall, backing.Redis, backing.RabbitMQ, backing.PostgreSQL)

@@ -22,7 +22,7 @@ const (
 // finds it gone says so.
 func freePort(taken map[int]bool) (int, error) {
 	for range portTries {
-		port := firstPort + rand.IntN(lastPort-firstPort+1) //nolint:gosec // a port is no secret
+		port := firstPort + rand.IntN(lastPort-firstPort+1)
 		if !taken[port] && portFree(port) {
 			return port, nil
 		}

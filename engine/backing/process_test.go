@@ -106,6 +106,9 @@ func TestEndSparesAStranger(t *testing.T) {
 	if !backing.Alive(pid) {
 		t.Error("a process that was not ours was ended")
 	}
+	if !backing.Runs(pid, 0) || backing.Runs(pid, 1) {
+		t.Errorf("runs: itself %v, a stranger %v", backing.Runs(pid, 0), backing.Runs(pid, 1))
+	}
 }
 
 func TestPorts(t *testing.T) {
@@ -120,6 +123,12 @@ func TestPorts(t *testing.T) {
 			t.Fatalf("port %d", port)
 		}
 		taken[port] = true
+	}
+	for port := range 1 << 16 {
+		taken[port] = true
+	}
+	if port, err := backing.FreePort(taken); err == nil {
+		t.Errorf("port %d is taken and was handed out", port)
 	}
 	port, err := backing.FreePort(nil)
 	if err != nil {
