@@ -74,7 +74,7 @@ func (l *Lagger) Measure(epoch, given, known, at int64) time.Duration {
 }
 
 // Skew is measureSkew: local times, and what the two clocks said.
-func Skew(asked, answered time.Time, postgres, watched time.Time, redis time.Time) (by, least time.Duration) {
+func Skew(asked, answered, postgres, watched, redis time.Time) (by, least time.Duration) {
 	s := measureSkew(interval{asked, answered}, postgres, interval{answered, watched}, redis.UnixMilli())
 	return s.by, s.least()
 }

@@ -47,7 +47,7 @@ func (s *server) url() string { return fmt.Sprintf("redis://127.0.0.1:%d/0", s.p
 
 func (s *server) start() {
 	s.t.Helper()
-	s.cmd = exec.Command("redis-server", s.args...) //nolint:gosec // our own arguments
+	s.cmd = exec.Command("redis-server", s.args...)
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -112,6 +112,31 @@ func TestScriptsAreFlushed(t *testing.T) {
 		t.Error("the grip of before still works")
 	}
 	w.buy(1)
+}
+
+// No cut before the leases of doors that saw the last heartbeat have run out.
+func TestCutWaitsForLeases(t *testing.T) {
+	t.Parallel()
+	w := setup(t, startServer(t).url())
+	w.recover()
+	w.sells(1)
+	w.ok(w.rdb.ScriptFlush(t.Context()).Err())
+	var beat int64
+	var rose, cut time.Time
+	w.eventually("cut", func() bool {
+		n, err := w.rdb.HGet(t.Context(), "s:{"+string(w.sale)+"}:1:st", "hb").Int64()
+		w.ok(err)
+		if n != beat {
+			beat, rose = n, time.Now()
+		}
+		f, err := w.orders.Fence(t.Context(), w.sale)
+		w.ok(err)
+		cut = time.Now()
+		return f.Epoch == 2
+	})
+	if waited := cut.Sub(rose); waited < 2*time.Second {
+		t.Errorf("the cut came %v after the last heartbeat, a lease is 2 s", waited)
+	}
 }
 
 // A restart that kept its data is a loss all the same: nobody can know what the

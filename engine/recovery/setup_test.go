@@ -313,15 +313,15 @@ func (w *world) ingest(ctx context.Context, body []byte) error {
 	if err := w.stock.Retake(ctx, w.sale, watch.Grip, baskets, &d); err != nil {
 		return err
 	}
-	arrivals = arrivals[:0]
+	var again []orders.Arrival
 	for i, v := range d.Verdicts {
 		a := orders.Arrival{Order: rep.Stale[i], Retaken: v.Outcome.Took(), Refused: !v.Outcome.Took(), Epoch: watch.Epoch}
 		if a.Retaken {
 			a.Hold = v.Hold
 		}
-		arrivals = append(arrivals, a)
+		again = append(again, a)
 	}
-	rep, err = w.orders.Ingest(ctx, w.sale, arrivals)
+	rep, err = w.orders.Ingest(ctx, w.sale, again)
 	if err == nil && rep.Moved {
 		err = errAgain
 	}

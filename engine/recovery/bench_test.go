@@ -1,0 +1,98 @@
+package recovery_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/orders"
+	"github.com/doorbuster/doorbuster/stock"
+)
+
+// fill reserves, ingests and pays n orders, in envelopes of 256, and leaves their
+// moves pending: recovery must not run.
+func (w *world) fill(n int, pay bool) {
+	w.t.Helper()
+	ctx := context.Background()
+	watch, err := w.stock.Watch(ctx, w.sale, 0)
+	w.ok(err)
+	var d stock.Decision
+	for n > 0 {
+		b := w.baskets(min(n, engine.MaxGroup))
+		n -= len(b)
+		w.ok(w.stock.Reserve(ctx, w.sale, watch.Grip, b, &d))
+		arrivals := make([]orders.Arrival, len(b))
+		for i := range b {
+			arrivals[i].Order = engine.Order{Basket: b[i], Hold: d.Verdicts[i].Hold, AcceptedAt: d.At, LimitBuyer: 3}
+		}
+		w.ok(w.stock.Mark(ctx, w.sale, watch.Epoch, []int64{d.First}))
+		rep, err := w.orders.IngestAndClaim(ctx, w.sale, arrivals, time.Minute)
+		w.ok(err)
+		if !pay {
+			continue
+		}
+		ends := make([]orders.Payment, len(rep.Claimed))
+		for i, p := range rep.Claimed {
+			ends[i] = orders.Payment{Order: p.Order, Attempt: p.Attempt, Result: orders.Confirmed}
+			if i%10 == 0 {
+				ends[i].Result = orders.Declined
+			}
+		}
+		_, err = w.orders.Settle(ctx, w.sale, ends, nil)
+		w.ok(err)
+	}
+}
+
+func (w *world) restockMany() {
+	w.t.Helper()
+	_, err := w.orders.Restock(context.Background(), w.sale, "MUG", 1_000_000, note)
+	w.ok(err)
+	w.eventually("restocked", func() bool {
+		watch, err := w.stock.Watch(context.Background(), w.sale, 0)
+		return err == nil && watch.Items[1].Available >= 1_000_000
+	})
+	w.settled()
+}
+
+// settled waits until no row is pending.
+func (w *world) settled() {
+	w.eventually("no rows", func() bool {
+		n, err := w.orders.Backlog(context.Background(), w.sale)
+		return err == nil && n == 0
+	})
+}
+
+// BenchmarkApplier measures how fast pending moves are carried to Redis.
+func BenchmarkApplier(b *testing.B) {
+	w := setup(b, "")
+	_, stop := w.recover()
+	w.sells(1)
+	w.restockMany()
+	stop()
+	w.fill(b.N, true)
+	b.ResetTimer()
+	w.recover()
+	w.settled()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "moves/s")
+}
+
+// BenchmarkRebuild measures from an empty slot until the sale sells again, with
+// b.N live orders.
+func BenchmarkRebuild(b *testing.B) {
+	w := setup(b, "")
+	_, stop := w.recover()
+	w.sells(1)
+	w.restockMany()
+	stop()
+	w.fill(b.N, false)
+	w.recover()
+	w.eventually("sound", func() bool {
+		watch, err := w.stock.Watch(context.Background(), w.sale, 1)
+		return err == nil && watch.Heartbeat > 0
+	})
+	b.ResetTimer()
+	w.wipe()
+	w.sells(2)
+	b.ReportMetric(b.Elapsed().Seconds(), "s/rebuild")
+}
