@@ -22,8 +22,9 @@ import (
 // Fields of the state hash: state (open, paused, closed, frozen), inc
 // (incarnation), ver (of the definition), opens and closes (Unix ms), cur
 // (currency), lb and li (limit per buyer and identity, units, 0 is none), kn
-// (number of the master key of order ids, never changed), seq (the last hold), hb (heartbeat), lag (ms), sha (op=SHA,…), and per SKU a: h: s:
-// u: p: (available, held, sold, units, price in minor units).
+// (number of the master key that order ids derive from, never changed), seq (the
+// last hold), hb (heartbeat), lag (ms), sha (op=SHA,…), and per SKU a: h: s: u: p:
+// (available, held, sold, units, price in minor units).
 const (
 	fieldEpoch = "epoch"
 	fieldHas   = "e:"
