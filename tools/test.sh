@@ -26,6 +26,7 @@ finish() {
 
 step "vet, and the build without the market"
 go vet ./...
+go test -C tools ./testreport
 go build -buildvcs=false -tags nomarket ./...
 
 step "private servers"

@@ -28,6 +28,7 @@ type event struct {
 type report struct {
 	out              io.Writer
 	held             map[string][]string // output by package/test, shown if it fails
+	running          map[string]bool     // begun and not ended: a process that died leaves some
 	passed, packages int
 	failed, skipped  []string
 	slow             []timing
@@ -41,7 +42,7 @@ type timing struct {
 const slowest = 10
 
 func main() {
-	r := &report{out: os.Stdout, held: map[string][]string{}}
+	r := newReport(os.Stdout)
 	if err := r.read(os.Stdin); err != nil {
 		fmt.Fprintln(os.Stderr, "testreport:", err)
 		os.Exit(1)
@@ -49,6 +50,10 @@ func main() {
 	if !r.close() {
 		os.Exit(1)
 	}
+}
+
+func newReport(out io.Writer) *report {
+	return &report{out: out, held: map[string][]string{}, running: map[string]bool{}}
 }
 
 // read takes in all events. A line that is none is passed on: `go test` prints
@@ -70,6 +75,8 @@ func (r *report) read(in io.Reader) error {
 func (r *report) take(e event) {
 	key := e.Package + "/" + e.Test
 	switch e.Action {
+	case "run":
+		r.running[key] = true
 	case "build-output":
 		fmt.Fprint(r.out, e.Output)
 	case "build-fail":
@@ -101,6 +108,7 @@ func (r *report) end(e event, key string) {
 		r.packages++
 	}
 	delete(r.held, key)
+	delete(r.running, key)
 }
 
 // close prints the summary and says whether all is well.
@@ -110,17 +118,15 @@ func (r *report) close() bool {
 	for _, t := range r.slow[:min(slowest, len(r.slow))] {
 		fmt.Fprintf(r.out, "  %6.1f s  %s\n", t.seconds, t.name)
 	}
+	for key := range r.running {
+		r.failed = append(r.failed, key+", which did not end")
+		fmt.Fprint(r.out, strings.Join(r.held[key], ""))
+	}
 	for _, name := range r.skipped {
 		fmt.Fprintln(r.out, "SKIPPED, which is not allowed here:", name)
 	}
 	for _, name := range r.failed {
 		fmt.Fprintln(r.out, "FAILED:", name)
-	}
-	// A test process that was killed leaves its output held.
-	for key, lines := range r.held {
-		if text := strings.Join(lines, ""); strings.Contains(text, "panic:") || strings.Contains(text, "DATA RACE") {
-			fmt.Fprintf(r.out, "--- output of %s\n%s", key, text)
-		}
 	}
 	fmt.Fprintf(r.out, "\n%d tests passed in %d packages, %d failed, %d skipped\n", r.passed, r.packages, len(r.failed), len(r.skipped))
 	return len(r.failed) == 0 && len(r.skipped) == 0 && r.packages > 0
