@@ -94,7 +94,7 @@ func (s *sale) tick(ctx context.Context) {
 	if len(w.Items) > engine.MaxItems {
 		w.Items = w.Items[:engine.MaxItems]
 	}
-	key, err := s.orderKey(keyNumber(&w))
+	key, err := s.orderKey(int(w.KeyNumber))
 	if err != nil {
 		s.unread(ctx, old, err, got)
 		return
@@ -153,6 +153,3 @@ func (s *sale) orderKey(number int) (*engine.OrderKey, error) {
 	s.keys = keys{number: number, key: key}
 	return key, nil
 }
-
-// keyNumber is the number of the master key from which the sale's ids derive.
-func keyNumber(*stock.Watch) int { return 1 }
