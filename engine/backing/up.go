@@ -54,6 +54,9 @@ func (s *Services) plan(ctx context.Context) error {
 	var search []*kind
 	for _, name := range order {
 		r := st.Services[name]
+		if r != nil && r.Mode != Given && r.URL == given[name] {
+			given[name] = "" // it is ours: the caller's shell has the variables of an earlier up
+		}
 		switch {
 		case given[name] != "":
 		case name == Prometheus && !s.cfg.Monitoring && r == nil:
