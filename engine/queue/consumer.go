@@ -88,6 +88,8 @@ func (c *consumer) session(ctx context.Context, up func()) error {
 	pumped := make(chan struct{})
 	close(pumped)
 	defer func() { w.close(); <-pumped }()
+	done := w.guard(ctx)
+	defer done()
 	if err := tolerate(c.cfg, w); err != nil {
 		return err
 	}
@@ -104,6 +106,7 @@ func (c *consumer) session(ctx context.Context, up func()) error {
 	if err != nil {
 		return fmt.Errorf("consume %s: %w", name, err)
 	}
+	done()
 	up()
 	c.meter.consumers.Inc()
 	defer c.meter.consumers.Dec()

@@ -21,6 +21,12 @@ const MaxBody = 1 << 20
 // sent when the broker blocked: it may have been read before the alarm.
 const blockedGrace = 500 * time.Millisecond
 
+// confirmMost is how long a message may stay unconfirmed, unless the broker
+// blocks, before the session is given up: a queue whose members are gone never
+// answers (seen on RabbitMQ 3.10 after a kill within seconds of its declaration),
+// and its messages would fill the windows that all queues share.
+const confirmMost = 10 * time.Second
+
 // Publisher publishes with confirms. Make it with NewPublisher; it is connected
 // while Run runs.
 //
@@ -131,6 +137,24 @@ type session struct {
 	requests chan *request
 	stop     chan struct{} // closed: no more requests
 	valve    valve
+
+	waits []atomic.Int64 // per slot: since when its message waits, Unix ms; 0: it has none
+}
+
+var errSilent = fmt.Errorf("%w: the broker has not confirmed a message for %v", ErrLost, confirmMost)
+
+// stuck tells whether a message has waited for its confirm for too long. While
+// the broker blocks all of them wait, and a new connection would not help.
+func (s *session) stuck(now time.Time) bool {
+	if s.valve.shut() {
+		return false
+	}
+	for i := range s.waits {
+		if since := s.waits[i].Load(); since != 0 && now.UnixMilli()-since > confirmMost.Milliseconds() {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *Publisher) session(ctx context.Context, up func()) error {
@@ -139,7 +163,10 @@ func (p *Publisher) session(ctx context.Context, up func()) error {
 		return err
 	}
 	var slots, watchers sync.WaitGroup
-	s := &session{requests: make(chan *request), stop: make(chan struct{})}
+	s := &session{
+		requests: make(chan *request), stop: make(chan struct{}),
+		waits: make([]atomic.Int64, p.cfg.Channels*p.cfg.Window),
+	}
 	s.valve.open()
 	blocks := w.conn.NotifyBlocked(make(chan amqp.Blocking, 16))
 	defer func() {
@@ -152,11 +179,13 @@ func (p *Publisher) session(ctx context.Context, up func()) error {
 		watchers.Wait()
 		p.meter.blocked.Set(0)
 	}()
+	done := w.guard(ctx)
+	defer done()
 	if err := tolerate(p.cfg, w); err != nil {
 		return err
 	}
 	broken := make(chan error, p.cfg.Channels)
-	for range p.cfg.Channels {
+	for i := range p.cfg.Channels {
 		l, err := p.openLink(w.conn)
 		if err != nil {
 			return err
@@ -166,26 +195,45 @@ func (p *Publisher) session(ctx context.Context, up func()) error {
 				broken <- fmt.Errorf("%w: %w", ErrLost, e)
 			}
 		})
-		for range p.cfg.Window {
-			slots.Go(func() { l.slot(s) })
+		for j := range p.cfg.Window {
+			slots.Go(func() { l.slot(s, &s.waits[i*p.cfg.Window+j]) })
 		}
 	}
+	done()
 	up()
 	p.meter.connected.Set(1)
 	p.current.Store(s)
+	return p.serve(ctx, s, trouble{down: w.down, broken: broken, blocks: blocks}, w.err)
+}
+
+// trouble is what can happen to a session.
+type trouble struct {
+	down   <-chan struct{}
+	broken <-chan error
+	blocks <-chan amqp.Blocking
+}
+
+// serve waits for the end of a session and says why it came.
+func (p *Publisher) serve(ctx context.Context, s *session, t trouble, why func() error) error {
+	watch := time.NewTicker(confirmMost / 10)
+	defer watch.Stop()
 	for {
 		select {
+		case now := <-watch.C:
+			if s.stuck(now) {
+				return errSilent
+			}
 		case <-ctx.Done():
 			return nil
-		case <-w.down:
-			return w.err()
-		case err := <-broken:
+		case <-t.down:
+			return why()
+		case err := <-t.broken:
 			return err
-		case b, ok := <-blocks:
+		case b, ok := <-t.blocks:
 			if ok {
 				p.block(s, b)
 			} else {
-				blocks = nil
+				t.blocks = nil
 			}
 		}
 	}
@@ -244,13 +292,16 @@ func (p *Publisher) openLink(conn *amqp.Connection) (*link, error) {
 	}, nil
 }
 
-func (l *link) slot(s *session) {
+func (l *link) slot(s *session, since *atomic.Int64) {
 	for {
 		select {
 		case <-s.stop:
 			return
 		case r := <-s.requests:
-			r.done <- l.send(r)
+			since.Store(time.Now().UnixMilli())
+			err := l.send(r)
+			since.Store(0)
+			r.done <- err
 		}
 	}
 }

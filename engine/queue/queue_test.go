@@ -369,6 +369,20 @@ func TestBlockedBroker(t *testing.T) {
 	}
 }
 
+// A queue that never answers must not keep the windows that all queues share.
+func TestUnconfirmedForTooLong(t *testing.T) {
+	t.Parallel()
+	if queue.Stuck(false) || queue.Stuck(false, time.Second, 9*time.Second) {
+		t.Error("a session is given up too soon")
+	}
+	if !queue.Stuck(false, time.Second, 11*time.Second) {
+		t.Error("a session is kept whose broker does not answer")
+	}
+	if queue.Stuck(true, 11*time.Second) {
+		t.Error("a new connection does not end an alarm")
+	}
+}
+
 // Run must end soon even though the socket hangs.
 func TestStopWhileTheSocketHangs(t *testing.T) {
 	t.Parallel()

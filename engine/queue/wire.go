@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	heartbeat      = 4 * time.Second // a silent broker is given up after 6 s
-	dialTimeout    = 5 * time.Second // TCP and AMQP handshake
-	closeTimeout   = time.Second     // of the closing handshake
+	heartbeat      = 4 * time.Second  // a silent broker is given up after 6 s
+	dialTimeout    = 5 * time.Second  // TCP and AMQP handshake
+	setupTimeout   = 20 * time.Second // declaring, opening channels, beginning to consume
+	closeTimeout   = time.Second      // of the closing handshake
 	firstBackoff   = 20 * time.Millisecond
 	longestBackoff = time.Second
 )
@@ -76,6 +77,14 @@ func (w *wire) watch(closed <-chan *amqp.Error) {
 // cut closes the socket, whatever hangs on it.
 func (w *wire) cut() { w.once.Do(func() { _ = w.raw.Close() }) }
 
+// guard cuts the connection if it is not set up in time: the library's calls wait
+// for their answers without bound. Call the returned function when it is.
+func (w *wire) guard(ctx context.Context) (done func()) {
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+	stop := context.AfterFunc(ctx, w.cut)
+	return func() { stop(); cancel() }
+}
+
 // close says goodbye to the broker, for closeTimeout at most, and returns when
 // the connection is over.
 func (w *wire) close() {
@@ -112,7 +121,7 @@ func persist(ctx context.Context, log *slog.Logger, session func(ctx context.Con
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause/2 + rand.N(pause)): //nolint:gosec // jitter is no secret
+		case <-time.After(pause/2 + rand.N(pause)):
 		}
 		pause = min(2*pause, longestBackoff)
 	}

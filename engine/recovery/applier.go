@@ -13,6 +13,7 @@ import (
 
 const (
 	movesAtOnce   = 2048                   // of PendingMoves; Apply cuts them into calls of 256
+	applyGather   = 10 * time.Millisecond  // after a small batch: the next shall be larger, a commit costs the same
 	applyPoll     = 20 * time.Millisecond  // while there was work lately
 	applyIdlePoll = 100 * time.Millisecond // else
 	applyActive   = 10 * time.Second       // lately

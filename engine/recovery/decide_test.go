@@ -102,19 +102,19 @@ func TestSkew(t *testing.T) {
 	t0 := time.Unix(1_700_000_000, 0)
 	at := func(ms int) time.Time { return t0.Add(time.Duration(ms) * time.Millisecond) }
 	// Asked at 0, answered at 10, Redis' answer at 30: middles 5 and 20.
-	by, least := recovery.Skew(at(0), at(10), at(5), at(30), at(20))
+	by, least := recovery.Skew(recovery.Readings{at(0), at(10), at(30), at(5), at(20)})
 	if by != 0 || least != 0 {
 		t.Errorf("clocks alike: %v, at least %v", by, least)
 	}
-	by, least = recovery.Skew(at(0), at(10), at(5), at(30), at(1020))
+	by, least = recovery.Skew(recovery.Readings{at(0), at(10), at(30), at(5), at(1020)})
 	if by != time.Second || least != time.Second-16*time.Millisecond {
 		t.Errorf("a second ahead: %v, at least %v", by, least)
 	}
-	by, _ = recovery.Skew(at(0), at(10), at(5005), at(30), at(20))
+	by, _ = recovery.Skew(recovery.Readings{at(0), at(10), at(30), at(5005), at(20)})
 	if by != -5*time.Second {
 		t.Errorf("five seconds behind: %v", by)
 	}
-	if _, least = recovery.Skew(at(0), at(4000), at(3000), at(4010), at(4005)); least != 0 {
+	if _, least = recovery.Skew(recovery.Readings{at(0), at(4000), at(4010), at(3000), at(4005)}); least != 0 {
 		t.Errorf("an answer that took 4 s proves at least %v", least)
 	}
 }

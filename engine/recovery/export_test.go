@@ -73,9 +73,13 @@ func (l *Lagger) Measure(epoch, given, known, at int64) time.Duration {
 	})
 }
 
-// Skew is measureSkew: local times, and what the two clocks said.
-func Skew(asked, answered, postgres, watched, redis time.Time) (by, least time.Duration) {
-	s := measureSkew(interval{asked, answered}, postgres, interval{answered, watched}, redis.UnixMilli())
+// Readings are when two clocks were asked (the second right after the first
+// answered), by the local clock, and what they said.
+type Readings struct{ Asked, Answered, Watched, Postgres, Redis time.Time }
+
+// Skew is measureSkew.
+func Skew(r Readings) (by, least time.Duration) {
+	s := measureSkew(interval{r.Asked, r.Answered}, r.Postgres, interval{r.Answered, r.Watched}, r.Redis.UnixMilli())
 	return s.by, s.least()
 }
 

@@ -147,6 +147,9 @@ func (k *keeper) apply(ctx context.Context) {
 			next, pause = jitter(pause), min(2*pause, longestPause)
 		case c.Marked > 0:
 			next, pause, idleSince = 0, firstPause, k.r.now()
+			if c.Moves < movesAtOnce/2 && !sleep(ctx, applyGather, nil) {
+				return
+			}
 		case k.r.now().Sub(idleSince) > applyActive:
 			next = applyIdlePoll
 		}
@@ -196,7 +199,7 @@ func nudge(c chan<- struct{}) {
 }
 
 func jitter(d time.Duration) time.Duration {
-	return d*3/4 + rand.N(d/2) //nolint:gosec // spreads load, hides nothing
+	return d*3/4 + rand.N(d/2) // spreads load
 }
 
 // outage logs a failure when it begins and when it is over, not each time.

@@ -203,12 +203,11 @@ func (r *Recovery) leave(sale engine.SaleID) {
 	}
 }
 
-// Nudge says that a sale has new moves, or that its scripts refused: what would
-// be noticed by the next poll is looked at now. It does nothing if another
-// process leads the sale.
+// Nudge says that a sale has new moves: they are looked at now instead of with
+// the next poll. It does nothing if another process leads the sale. Cheap, and
+// never waits.
 func (r *Recovery) Nudge(sale engine.SaleID) {
 	if k := r.keeper(sale); k != nil {
 		nudge(k.moves)
-		nudge(k.doubt)
 	}
 }
