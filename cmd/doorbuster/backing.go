@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/doorbuster/doorbuster/dashboards"
 	"github.com/doorbuster/doorbuster/engine/backing"
 )
 
@@ -44,6 +45,7 @@ func (c *UpCmd) config(g *Globals) backing.Config {
 		Dir:        g.Dir,
 		URLs:       backing.URLs{Redis: env.Redis, AMQP: env.AMQP, Database: env.Postgres},
 		Monitoring: c.WithMonitoring,
+		Dashboards: dashboards.FS,
 		Fsync:      c.Fsync,
 		NoInstall:  c.NoInstall,
 		Progress:   g.Stderr,
