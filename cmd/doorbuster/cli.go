@@ -16,5 +16,7 @@ type CLI struct {
 	Audit   AuditCmd   `cmd:"" help:"Check the laws of a sale; exit status 1 if one is broken."`
 	Load    LoadCmd    `cmd:"" help:"Load test a door."`
 	Sandbox SandboxCmd `cmd:"" help:"Serve the sandbox payment provider."`
-	Bench   BenchCmd   `cmd:"" help:"Measure everything in docs/BENCHMARKS.md again." hidden:""`
+
+	Bench      BenchCmd      `cmd:"" help:"Measure everything in docs/BENCHMARKS.md again." hidden:""`
+	BenchChild BenchChildCmd `cmd:"" help:"A server of the benchmark's own." hidden:""`
 }

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/user"
+	"strconv"
+	"text/tabwriter"
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
@@ -51,7 +54,8 @@ type SaleUnits struct {
 // The commands on an existing sale.
 type (
 	SaleShowCmd struct {
-		Sale string `required:"" help:"Sale id."`
+		JSON JSONFlag `help:"Print JSON." name:"json"`
+		Sale string   `required:"" help:"Sale id."`
 	}
 	SalePauseCmd    struct{ SaleRef }
 	SaleResumeCmd   struct{ SaleRef }
@@ -124,9 +128,10 @@ func (c *SaleShowCmd) Run(ctx context.Context, g *Globals) error {
 	if err != nil {
 		return err
 	}
-	enc := json.NewEncoder(g.Stdout)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	if g.JSON {
+		return json.NewEncoder(g.Stdout).Encode(v)
+	}
+	return printSale(g.Stdout, &v)
 }
 
 // act runs one action on a sale and says what was done.
@@ -185,4 +190,28 @@ func (g *Globals) say(v any, format string, args ...any) error {
 	}
 	_, err := fmt.Fprintf(g.Stdout, format, args...)
 	return err
+}
+
+// printSale prints a sale for people.
+func printSale(w io.Writer, v *control.View) error {
+	fmt.Fprintf(w, "sale %s (%s): %s, epoch %d, version %d, mode %s, payment %s by %s\n",
+		v.Sale, v.Name, v.State, v.Epoch, v.Version, v.Mode, v.Payment, v.Provider)
+	fmt.Fprintf(w, "opens %s, closes %s, limit per buyer %d, per identity %d, release rows pending %d\n",
+		v.Opens.Format(time.RFC3339Nano), v.Closes.Format(time.RFC3339Nano), v.LimitPerBuyer, v.LimitPerIdentity, v.PendingMoves)
+	if v.RedisProblem != "" {
+		fmt.Fprintf(w, "Redis: %s\n", v.RedisProblem)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "sku\tprice\tunits\tclaimed\tavailable\theld\tsold")
+	for _, i := range v.Items {
+		fmt.Fprintf(t, "%s\t%d %s\t%d\t%d\t%s\t%s\t%s\n", i.SKU, i.Price, v.Currency, i.Units, i.Claimed, count(i.Available), count(i.Held), count(i.Sold))
+	}
+	return t.Flush()
+}
+
+func count(n *int64) string {
+	if n == nil {
+		return "-"
+	}
+	return strconv.FormatInt(*n, 10)
 }
