@@ -21,9 +21,6 @@ const (
 	CancelForbidden CancelOutcome = 4 // confirmed, or cancelled for another reason
 )
 
-// anyAttempt is the attempt that matches whatever the order has.
-const anyAttempt = -1
-
 // saleOf finds the sale of an order. ErrNoOrder.
 func (s *Store) saleOf(ctx context.Context, order engine.OrderID) (sale engine.SaleID, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT s.id FROM orders o JOIN sales s ON s.no = o.sale_no WHERE o.id = $1`, order).Scan(&sale)
@@ -61,7 +58,7 @@ func (s *Store) Cancel(ctx context.Context, buyer engine.BuyerID, order engine.O
 		switch {
 		case state == engine.Reserved:
 			out = CancelDone
-			_, err = endReserved(ctx, tx, in.no, []string{string(order)}, engine.ReasonBuyer)
+			_, err = in.endReserved(ctx, tx, []string{string(order)}, engine.ReasonBuyer)
 		case state == engine.Paying:
 			out = CancelWished
 			_, err = tx.Exec(ctx, `UPDATE orders SET wished = true WHERE id = $1 AND NOT wished`, order)
@@ -77,23 +74,23 @@ func (s *Store) Cancel(ctx context.Context, buyer engine.BuyerID, order engine.O
 
 // endReserved cancels reserved orders, gives back what they claimed and writes
 // their release row.
-func endReserved(ctx context.Context, tx pgx.Tx, no int32, ids []string, why engine.Reason) (int, error) {
-	which := attempts{ids: ids, attempts: make([]int16, len(ids)), reason: make([]int16, len(ids))}
-	for i := range ids {
-		which.attempts[i], which.reason[i] = anyAttempt, int16(why)
+func (in *saleInfo) endReserved(ctx context.Context, tx pgx.Tx, ids []string, why engine.Reason) (int, error) {
+	var which attempts
+	for _, id := range ids {
+		which.add(engine.OrderID(id), anyAttempt, engine.Cancelled, why)
 	}
-	back, err := cancelAll(ctx, tx, no, engine.Reserved, which)
+	_, back, err := in.finish(ctx, tx, engine.Reserved, which)
 	if err != nil {
 		return 0, err
 	}
-	if err := giveBack(ctx, tx, no, back); err != nil {
+	if err := giveBack(ctx, tx, in.no, back); err != nil {
 		return 0, err
 	}
 	ended := make([]engine.OrderID, len(back))
 	for i, o := range back {
 		ended[i] = o.Order
 	}
-	return len(back), endRows(ctx, tx, no, ended)
+	return len(back), endRows(ctx, tx, in.no, ended)
 }
 
 // Expire cancels reserved orders whose deadline has passed, of whatever sales,
@@ -109,7 +106,7 @@ func (s *Store) Expire(ctx context.Context, limit int) (int, error) {
 			}
 			// A reserved order stands in one row of work, and that is due: whether
 			// it is still reserved is all there is to ask.
-			ended, err = endReserved(ctx, tx, in.no, ids, engine.ReasonExpired)
+			ended, err = in.endReserved(ctx, tx, ids, engine.ReasonExpired)
 			return err
 		})
 		if err != nil {

@@ -60,44 +60,28 @@ func (s *Store) claimOnce(ctx context.Context, opt ClaimOptions) (out []Payable,
 		if took = len(ids); err != nil || took == 0 {
 			return err
 		}
-		if ids, err = stillDue(ctx, tx, ids); err != nil || len(ids) == 0 {
+		if out, err = in.due(ctx, tx, ids); err != nil || len(out) == 0 {
 			return err
 		}
-		// Those paying first, for afterwards all are.
-		again, err := in.lease(ctx, tx, ids, opt.Lease, engine.Paying)
-		if err != nil {
-			return err
-		}
-		first, err := in.lease(ctx, tx, ids, opt.Lease, engine.Reserved)
-		if err != nil {
-			return err
-		}
-		out = append(again, first...)
 		leased := make([]engine.OrderID, len(out))
 		for i := range out {
 			leased[i] = out[i].Order
+		}
+		_, err = tx.Exec(ctx, `UPDATE orders o SET state = $3, attempt = greatest(o.attempt, 1), due_at = now() + $2::interval
+			FROM unnest($1::text[]) AS u(id) WHERE o.id = u.id`, asStrings(leased), opt.Lease, engine.Paying)
+		if err != nil {
+			return err
 		}
 		return workRows(ctx, tx, workRow{in.no, workPay, opt.Lease}, leased)
 	})
 	return out, took, err
 }
 
-// stillDue returns those that are open and due: mostly none, as their payer
-// ended them long before the lease. It locks nothing.
-func stillDue(ctx context.Context, tx pgx.Tx, ids []string) ([]string, error) {
-	rows, err := tx.Query(ctx, `SELECT o.id FROM unnest($1::text[]) AS u(id) JOIN orders o ON o.id = u.id
-		WHERE o.due_at <= now()`, ids)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
-}
-
-// lease makes due orders of one state paying until the lease ends.
-func (in *saleInfo) lease(ctx context.Context, tx pgx.Tx, ids []string, lease time.Duration, from engine.OrderState) ([]Payable, error) {
-	rows, err := tx.Query(ctx, `UPDATE orders o SET state = $4, attempt = greatest(o.attempt, 1), due_at = now() + $3::interval
-		FROM unnest($1::text[]) AS u(id) WHERE o.id = u.id AND o.sale_no + 0 = $2 AND o.state = $5 AND o.due_at <= now()
-		RETURNING o.id, o.buyer, o.total, o.attempt, o.wished`, ids, in.no, lease, engine.Paying, from)
+// due locks and returns those of the orders that are open and due, as they will
+// be claimed: mostly none, as their payer ended them long before the lease.
+func (in *saleInfo) due(ctx context.Context, tx pgx.Tx, ids []string) ([]Payable, error) {
+	rows, err := tx.Query(ctx, `SELECT o.id, o.buyer, o.total, o.attempt, o.wished, o.state FROM unnest($1::text[]) AS u(id)
+		JOIN orders o ON o.id = u.id WHERE o.due_at <= now() AND o.sale_no + 0 = $2 FOR UPDATE OF o`, ids, in.no)
 	if err != nil {
 		return nil, err
 	}
@@ -107,11 +91,12 @@ func (in *saleInfo) lease(ctx context.Context, tx pgx.Tx, ids []string, lease ti
 		var total int64
 		var attempt int
 		var wished bool
-		if err := r.Scan(&id, &buyer, &total, &attempt, &wished); err != nil {
+		var state engine.OrderState
+		if err := r.Scan(&id, &buyer, &total, &attempt, &wished, &state); err != nil {
 			return Payable{}, err
 		}
-		p := in.payable(id, buyer, total, attempt)
-		p.Again, p.CancelWished = from == engine.Paying, wished
+		p := in.payable(id, buyer, total, max(attempt, 1))
+		p.Again, p.CancelWished = state == engine.Paying, wished
 		return p, nil
 	})
 }

@@ -15,8 +15,8 @@ import (
 // Image is a sale at one cut: what the Redis keys of its new epoch are made of.
 type Image struct {
 	Sale       engine.Sale // of the new epoch; Items[i].Units is for sale in all
-	Live       []LiveOrder // every order that claims units, by id
-	Tombstones []Tombstone // finished ones that claim none, while the sale's replay window lasts, by id
+	Live       []LiveOrder // every order that claims units, in any order
+	Tombstones []Tombstone // finished ones that claim none, while the sale's replay window lasts
 	Covered    int64       // release rows that the image contains
 }
 

@@ -160,7 +160,7 @@ func (in *ingestion) guard(ctx context.Context, fresh []*Arrival) error {
 		return err
 	}
 	slices.SortStableFunc(orders, func(a, b *engine.Order) int {
-		return cmp.Or(cmp.Compare(a.Hold.Epoch, b.Hold.Epoch), cmp.Compare(a.Hold.Seq, b.Hold.Seq))
+		return cmp.Or(compareHolds(a.Hold, b.Hold), cmp.Compare(a.Order, b.Order))
 	})
 	won, lost, err := st.judge(orders)
 	if err != nil {

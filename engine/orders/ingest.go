@@ -1,6 +1,7 @@
 package orders
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func (s *Store) Ingest(ctx context.Context, sale engine.SaleID, arrivals []Arriv
 // written as paying, attempt 1, leased to the caller, who holds them in
 // report.Claimed and pays them at once. It saves the transaction of Claim.
 func (s *Store) IngestAndClaim(ctx context.Context, sale engine.SaleID, arrivals []Arrival, lease time.Duration) (IngestReport, error) {
-	return s.ingest(ctx, sale, arrivals, max(lease, time.Millisecond))
+	return s.ingest(ctx, sale, arrivals, max(lease, time.Microsecond))
 }
 
 // maxCareful bounds how often a batch is judged order by order: more than once
@@ -70,12 +71,11 @@ func (s *Store) ingest(ctx context.Context, sale engine.SaleID, arrivals []Arriv
 	if len(arrivals) > MaxBatch {
 		return IngestReport{}, fmt.Errorf("ingest sale %s: %d orders, at most %d", sale, len(arrivals), MaxBatch)
 	}
-	waves := inWaves(arrivals)
 	var in ingestion
 	run := func(careful bool) error {
 		return s.inSale(ctx, "ingest", sale, func(tx pgx.Tx, info saleInfo) error {
 			in = ingestion{tx: tx, sale: info, lease: lease, careful: careful}
-			return in.all(ctx, waves)
+			return in.all(ctx, arrivals)
 		})
 	}
 	err := run(false)
@@ -91,30 +91,40 @@ func (s *Store) ingest(ctx context.Context, sale engine.SaleID, arrivals []Arriv
 	return in.rep, nil
 }
 
-// inWaves splits arrivals so that no order is twice in a wave, and sorts each by
-// id: the lock order. Nearly always there is one.
-func inWaves(arrivals []Arrival) [][]*Arrival {
-	var waves [][]*Arrival
-	rest := make([]*Arrival, len(arrivals))
+// byID is the lock order of orders.
+func byID(a, b *Arrival) int { return strings.Compare(string(a.Order.Order), string(b.Order.Order)) }
+
+// triage picks for each order the arrival that can be written, if one can: one
+// of the present epoch, or retaken, before one that was refused. The others are
+// looked up afterwards: mostly none, or messages that came again. It is pure;
+// picked is sorted by id.
+func triage(arrivals []Arrival, epoch int64) (picked, others []*Arrival) {
+	sorted := make([]*Arrival, len(arrivals))
 	for i := range arrivals {
-		rest[i] = &arrivals[i]
+		sorted[i] = &arrivals[i]
 	}
-	for len(rest) > 0 {
-		slices.SortStableFunc(rest, func(a, b *Arrival) int { return strings.Compare(string(a.Order.Order), string(b.Order.Order)) })
-		var wave, later []*Arrival
-		for i, a := range rest {
-			if i > 0 && a.Order.Order == rest[i-1].Order.Order {
-				later = append(later, a)
-				continue
-			}
-			if wave == nil {
-				wave = make([]*Arrival, 0, len(rest))
-			}
-			wave = append(wave, a)
+	slices.SortStableFunc(sorted, byID)
+	picked = make([]*Arrival, 0, len(sorted))
+	for len(sorted) > 0 {
+		n := 1
+		for n < len(sorted) && sorted[n].Order.Order == sorted[0].Order.Order {
+			n++
 		}
-		waves, rest = append(waves, wave), later
+		group := sorted[:n]
+		sorted = sorted[n:]
+		best := slices.IndexFunc(group, func(a *Arrival) bool { return !a.Refused && (a.Retaken || a.Hold.Epoch == epoch) })
+		if best < 0 {
+			best = slices.IndexFunc(group, func(a *Arrival) bool { return a.Refused })
+		}
+		for i, a := range group {
+			if i == best {
+				picked = append(picked, a)
+			} else {
+				others = append(others, a)
+			}
+		}
 	}
-	return waves
+	return picked, others
 }
 
 // ingestion is one ingest transaction.
@@ -130,25 +140,30 @@ type ingestion struct {
 	due     []engine.OrderID // new and open
 }
 
-func (in *ingestion) all(ctx context.Context, waves [][]*Arrival) error {
+func (in *ingestion) all(ctx context.Context, arrivals []Arrival) error {
 	var holdMS int64
 	err := in.tx.QueryRow(ctx, `SELECT epoch, hold_ms FROM sales WHERE no = $1`, in.sale.no).Scan(&in.epoch, &holdMS)
 	if err != nil {
 		return err
 	}
 	in.hold = time.Duration(holdMS) * time.Millisecond
-	for _, wave := range waves {
-		for _, a := range wave {
-			if a.again() && a.Epoch != in.epoch {
-				in.rep = IngestReport{Moved: true}
-				return nil
-			}
+	for i := range arrivals {
+		if arrivals[i].again() && arrivals[i].Epoch != in.epoch {
+			in.rep = IngestReport{Moved: true}
+			return nil
 		}
 	}
-	for _, wave := range waves {
-		if err := in.wave(ctx, wave); err != nil {
-			return err
-		}
+	picked, unsure := triage(arrivals, in.epoch)
+	fresh, left, err := in.write(ctx, picked)
+	if err != nil {
+		return err
+	}
+	strays, err := in.known(ctx, append(unsure, left...))
+	if err != nil {
+		return err
+	}
+	if err := in.guard(ctx, append(fresh, strays...)); err != nil {
+		return err
 	}
 	if err := endRows(ctx, in.tx, in.sale.no, in.ended); err != nil {
 		return err
@@ -168,39 +183,35 @@ func (in *ingestion) plan() (kind int16, wait time.Duration) {
 	return workPay, 0
 }
 
-// wave writes orders, none of them twice, sorted by id.
-func (in *ingestion) wave(ctx context.Context, wave []*Arrival) error {
-	live := make([]*Arrival, 0, len(wave))
-	var refused, unsure []*Arrival
-	for _, a := range wave {
-		switch {
-		case a.Refused:
-			refused = append(refused, a)
-		case a.Retaken || a.Hold.Epoch == in.epoch:
-			live = append(live, a)
-		default:
-			unsure = append(unsure, a)
+// write inserts orders, none of them twice, in the order of their ids: those
+// that are refused between those that are not, hence in runs. Nearly always
+// there is one. It returns the live ones that are new, and whatever was not
+// inserted.
+func (in *ingestion) write(ctx context.Context, picked []*Arrival) (fresh, left []*Arrival, err error) {
+	for len(picked) > 0 {
+		n := 1
+		for n < len(picked) && picked[n].Refused == picked[0].Refused {
+			n++
 		}
+		kind := newLive
+		if picked[0].Refused {
+			kind = newRefused
+		}
+		written, others, err := in.insert(ctx, picked[:n], kind)
+		if err != nil {
+			return nil, nil, err
+		}
+		if left = append(left, others...); kind == newLive {
+			fresh = append(fresh, written...)
+		} else {
+			in.rep.Cancelled += len(written)
+			for _, a := range written {
+				in.ended = append(in.ended, a.Order.Order)
+			}
+		}
+		picked = picked[n:]
 	}
-	fresh, left, err := in.insert(ctx, live, newLive)
-	if err != nil {
-		return err
-	}
-	unsure = append(unsure, left...)
-	gone, left, err := in.insert(ctx, refused, newRefused)
-	if err != nil {
-		return err
-	}
-	unsure = append(unsure, left...)
-	for _, a := range gone {
-		in.ended = append(in.ended, a.Order.Order)
-	}
-	in.rep.Cancelled += len(gone)
-	strays, err := in.known(ctx, unsure)
-	if err != nil {
-		return err
-	}
-	return in.guard(ctx, append(fresh, strays...))
+	return fresh, left, nil
 }
 
 // known deals with orders that were not inserted: PostgreSQL has them already,
@@ -210,7 +221,7 @@ func (in *ingestion) known(ctx context.Context, unsure []*Arrival) ([]*Arrival, 
 	if len(unsure) == 0 {
 		return nil, nil
 	}
-	slices.SortFunc(unsure, func(a, b *Arrival) int { return strings.Compare(string(a.Order.Order), string(b.Order.Order)) })
+	slices.SortStableFunc(unsure, func(a, b *Arrival) int { return cmp.Or(byID(a, b), compareHolds(a.Hold, b.Hold)) })
 	have, err := readHolds(ctx, in.tx, unsure)
 	if err != nil {
 		return nil, err
@@ -230,6 +241,7 @@ func (in *ingestion) known(ctx context.Context, unsure []*Arrival) ([]*Arrival, 
 			foreign = append(foreign, a)
 		case a.Retaken:
 			strays = append(strays, a)
+			have[a.Order.Order] = heldUnder{a.Hold, engine.Reserved}
 		default:
 			if a.Hold.Epoch == in.epoch {
 				in.rep.Forks++
@@ -247,6 +259,10 @@ func (in *ingestion) known(ctx context.Context, unsure []*Arrival) ([]*Arrival, 
 		err = errGuard
 	}
 	return strays, err
+}
+
+func compareHolds(a, b engine.Hold) int {
+	return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Seq, b.Seq))
 }
 
 type heldUnder struct {

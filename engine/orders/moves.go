@@ -163,12 +163,20 @@ func (s *Store) MarkMoved(ctx context.Context, sale engine.SaleID, epoch int64, 
 }
 
 func mark(ctx context.Context, tx pgx.Tx, no int32, ids, taken []int64) (done int, err error) {
-	rows, err := tx.Query(ctx, `UPDATE moves m SET done = true, taken = u.taken FROM unnest($2::bigint[], $3::bigint[]) AS u(id, taken)
-		WHERE m.id = u.id AND m.sale_no = $1 AND NOT m.done RETURNING m.id, m.op, m.lines, m.taken`, no, ids, taken)
+	// A row that an ingest makes pending again at this moment is skipped, not
+	// waited for: it is to be applied again.
+	rows, err := tx.Query(ctx, `UPDATE moves m SET done = true, taken = u.taken FROM (
+			SELECT m.id, u.taken FROM unnest($2::bigint[], $3::bigint[]) AS u(id, taken) JOIN moves m ON m.id = u.id
+			WHERE m.sale_no + 0 = $1 AND NOT m.done FOR UPDATE OF m SKIP LOCKED) u
+		WHERE m.id = u.id RETURNING m.id, m.op, m.lines, m.taken`, no, ids, taken)
 	if err != nil {
 		return 0, err
 	}
-	withdrawn := map[int64]skuUnits{}
+	type withdrawal struct {
+		id int64
+		skuUnits
+	}
+	var withdrawn []withdrawal
 	var id, n int64
 	var op engine.MoveOp
 	var lines string
@@ -179,13 +187,14 @@ func mark(ctx context.Context, tx pgx.Tx, no int32, ids, taken []int64) (done in
 		}
 		l, err := engine.ParseLines(lines)
 		if err == nil {
-			withdrawn[id] = skuUnits{l[0].SKU, n}
+			withdrawn = append(withdrawn, withdrawal{id, skuUnits{l[0].SKU, n}})
 		}
 		return err
 	}); err != nil {
 		return 0, err
 	}
-	for id, w := range withdrawn { // few, by hand
+	slices.SortFunc(withdrawn, func(a, b withdrawal) int { return cmp.Or(cmp.Compare(a.sku, b.sku), cmp.Compare(a.id, b.id)) })
+	for _, w := range withdrawn { // few, by hand
 		tag, err := tx.Exec(ctx, `UPDATE items SET units = units - $3 WHERE sale_no = $1 AND sku = $2 AND claimed <= units - $3`, no, w.sku, w.n)
 		if err != nil {
 			return 0, err
@@ -194,7 +203,7 @@ func mark(ctx context.Context, tx pgx.Tx, no int32, ids, taken []int64) (done in
 			continue
 		}
 		done--
-		if _, err := tx.Exec(ctx, `UPDATE moves SET done = false, taken = 0 WHERE id = $1`, id); err != nil {
+		if _, err := tx.Exec(ctx, `UPDATE moves SET done = false, taken = 0 WHERE id = $1`, w.id); err != nil {
 			return 0, err
 		}
 	}

@@ -93,29 +93,30 @@ func (st *settlement) run(ctx context.Context, payments []Payment) error {
 	sorted := slices.Clone(payments)
 	slices.SortStableFunc(sorted, func(a, b Payment) int { return strings.Compare(string(a.Order), string(b.Order)) })
 	sorted = slices.CompactFunc(sorted, func(a, b Payment) bool { return a.Order == b.Order })
-	var yes, no attempts
+	var which attempts
 	for _, p := range sorted {
+		to, why := engine.Cancelled, engine.NoReason
 		switch p.Result {
 		case Confirmed:
-			yes.add(p, engine.NoReason)
+			to = engine.Confirmed
 		case Declined:
-			no.add(p, engine.ReasonDeclined)
+			why = engine.ReasonDeclined
 		case Voided:
-			no.add(p, engine.ReasonBuyer)
+			why = engine.ReasonBuyer
 		default:
 			return fmt.Errorf("order %s: payment result %d: %w", p.Order, p.Result, ErrState)
 		}
+		which.add(p.Order, p.Attempt, to, why)
 	}
-	if err := st.confirm(ctx, yes); err != nil {
-		return err
-	}
-	back, err := cancelAll(ctx, st.tx, st.sale.no, engine.Paying, no)
-	if err != nil {
+	var back []*engine.Order
+	var err error
+	if st.confirmed, back, err = st.sale.finish(ctx, st.tx, engine.Paying, which); err != nil {
 		return err
 	}
 	ended := make([]engine.OrderID, 0, len(st.confirmed)+len(back))
 	for i := range st.confirmed {
 		ended = append(ended, st.confirmed[i].Order)
+		st.ended[st.confirmed[i].Order] = engine.Confirmed
 	}
 	for _, o := range back {
 		ended = append(ended, o.Order)
@@ -127,64 +128,56 @@ func (st *settlement) run(ctx context.Context, payments []Payment) error {
 	return endRows(ctx, st.tx, st.sale.no, ended)
 }
 
-// attempts are columns for a compare-and-set on (state, attempt). An attempt of
-// -1 stands for any.
+// attempts are columns for a compare-and-set on (state, attempt).
 type attempts struct {
-	ids              []string
-	attempts, reason []int16
+	ids                  []string
+	attempts, to, reason []int16
 }
 
-func (a *attempts) add(p Payment, why engine.Reason) {
-	a.ids = append(a.ids, string(p.Order))
-	a.attempts = append(a.attempts, int16(p.Attempt)) //nolint:gosec // attempts are few
+// anyAttempt is the attempt that matches whatever the order has.
+const anyAttempt = -1
+
+func (a *attempts) add(id engine.OrderID, attempt int, to engine.OrderState, why engine.Reason) {
+	a.ids = append(a.ids, string(id))
+	a.attempts = append(a.attempts, int16(attempt)) //nolint:gosec // attempts are few
+	a.to = append(a.to, int16(to))
 	a.reason = append(a.reason, int16(why))
 }
 
-func (st *settlement) confirm(ctx context.Context, yes attempts) error {
-	if len(yes.ids) == 0 {
-		return nil
+// finish ends orders of one state whose attempt is as expected: all in one
+// statement, because two, each in the order of ids, would not keep that order
+// between them (and met each other in deadlocks). It returns those confirmed,
+// and of those cancelled what they had claimed.
+func (in *saleInfo) finish(ctx context.Context, tx pgx.Tx, from engine.OrderState, which attempts) (confirmed []Payable, back []*engine.Order, err error) {
+	if len(which.ids) == 0 {
+		return nil, nil, nil
 	}
-	rows, err := st.tx.Query(ctx, `UPDATE orders o SET state = $4, finished_at = now(), due_at = NULL
-		FROM unnest($1::text[], $2::smallint[]) AS u(id, attempt)
-		WHERE o.id = u.id AND o.sale_no + 0 = $3 AND o.state = $5 AND o.attempt = u.attempt
-		RETURNING o.id, o.buyer, o.total, o.attempt`, yes.ids, yes.attempts, st.sale.no, engine.Confirmed, engine.Paying)
+	rows, err := tx.Query(ctx, `UPDATE orders o SET state = u.state, reason = u.reason, finished_at = now(), due_at = NULL
+		FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::smallint[]) AS u(id, attempt, state, reason)
+		WHERE o.id = u.id AND o.sale_no + 0 = $5 AND o.state = $6 AND u.attempt IN (-1, o.attempt)
+		RETURNING o.id, o.buyer, o.total, o.attempt, o.state, CASE WHEN o.state = $7 THEN o.identities ELSE '' END,
+			CASE WHEN o.state = $7 THEN o.lines ELSE '' END`,
+		which.ids, which.attempts, which.to, which.reason, in.no, from, engine.Cancelled)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	st.confirmed = make([]Payable, 0, len(yes.ids))
+	confirmed = make([]Payable, 0, len(which.ids))
 	var id engine.OrderID
 	var buyer engine.BuyerID
 	var total int64
 	var attempt int
-	_, err = pgx.ForEachRow(rows, []any{&id, &buyer, &total, &attempt}, func() error {
-		st.confirmed = append(st.confirmed, st.sale.payable(id, buyer, total, attempt))
-		st.ended[id] = engine.Confirmed
-		return nil
-	})
-	return err
-}
-
-// cancelAll cancels orders of one state whose attempt is as expected, and
-// returns what they had claimed: id, buyer, identities and lines of each.
-func cancelAll(ctx context.Context, tx pgx.Tx, no int32, from engine.OrderState, which attempts) ([]*engine.Order, error) {
-	if len(which.ids) == 0 {
-		return nil, nil
-	}
-	rows, err := tx.Query(ctx, `UPDATE orders o SET state = $5, reason = u.reason, finished_at = now(), due_at = NULL
-		FROM unnest($1::text[], $2::smallint[], $3::smallint[]) AS u(id, attempt, reason)
-		WHERE o.id = u.id AND o.sale_no + 0 = $4 AND o.state = $6 AND u.attempt IN (-1, o.attempt)
-		RETURNING o.id, o.buyer, o.identities, o.lines`, which.ids, which.attempts, which.reason, no, engine.Cancelled, from)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (*engine.Order, error) {
-		o := &engine.Order{}
-		var identities, lines string
-		if err := r.Scan(&o.Order, &o.Buyer, &identities, &lines); err != nil {
-			return nil, err
+	var state engine.OrderState
+	var identities, lines string
+	_, err = pgx.ForEachRow(rows, []any{&id, &buyer, &total, &attempt, &state, &identities, &lines}, func() error {
+		if state == engine.Confirmed {
+			confirmed = append(confirmed, in.payable(id, buyer, total, attempt))
+			return nil
 		}
-		return o, parseBasket(o, identities, lines)
+		o := &engine.Order{Basket: engine.Basket{Order: id, Buyer: buyer}}
+		back = append(back, o)
+		return parseBasket(o, identities, lines)
 	})
+	return confirmed, back, err
 }
 
 func parseBasket(o *engine.Order, identities, lines string) (err error) {

@@ -62,14 +62,17 @@ func inGroups(ctx context.Context, tx pgx.Tx, orders []engine.OrderID, queue fun
 }
 
 // dropRows writes that holds of known orders are foreign and to be given back:
-// one row per order and hold, made pending again if it is there.
+// one row per order and hold, made pending again if it is there. They are sorted
+// by order and hold.
 func dropRows(ctx context.Context, tx pgx.Tx, no int32, foreign []*Arrival) error {
 	if len(foreign) == 0 {
 		return nil
 	}
 	c := newColumns(len(foreign))
-	for _, a := range foreign {
-		c.add(&a.Order)
+	for i, a := range foreign {
+		if i == 0 || a.Order.Order != foreign[i-1].Order.Order || a.Hold != foreign[i-1].Hold {
+			c.add(&a.Order)
+		}
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO moves (sale_no, op, orders, hold_epoch, hold_seq, body, buyer, identities, lines)
 		SELECT $1, $2, ARRAY[u.id], u.epoch, u.seq, u.body, u.buyer, u.identities, u.lines

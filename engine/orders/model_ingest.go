@@ -1,0 +1,185 @@
+package orders
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/doorbuster/doorbuster/engine"
+)
+
+// Ingest is Store.Ingest.
+func (m *Model) Ingest(_ context.Context, sale engine.SaleID, arrivals []Arrival) (IngestReport, error) {
+	return m.ingest(sale, arrivals, 0)
+}
+
+// IngestAndClaim is Store.IngestAndClaim.
+func (m *Model) IngestAndClaim(_ context.Context, sale engine.SaleID, arrivals []Arrival, lease time.Duration) (IngestReport, error) {
+	return m.ingest(sale, arrivals, max(lease, time.Microsecond))
+}
+
+func (m *Model) ingest(id engine.SaleID, arrivals []Arrival, lease time.Duration) (IngestReport, error) {
+	s, err := m.sale(id)
+	if err != nil {
+		return IngestReport{}, err
+	}
+	for _, a := range arrivals {
+		if (a.Retaken || a.Refused) && a.Epoch != s.Epoch {
+			return IngestReport{Moved: true}, nil
+		}
+		for _, l := range a.Lines {
+			if _, ok := s.Item(l.SKU); !ok {
+				return IngestReport{}, ErrNotWritable // of a batch with a SKU nobody sells; the Store may know the order and not mind
+			}
+		}
+	}
+	var rep IngestReport
+	var ended []engine.OrderID
+	// First what can be written, by id; then what came beside it; then units, by
+	// hold.
+	picked, others := triage(arrivals, s.Epoch)
+	var fresh []*View
+	for _, a := range picked {
+		v, ok := m.add(s, a, &rep, &ended)
+		if v != nil {
+			fresh = append(fresh, v)
+		}
+		if !ok {
+			others = append(others, a)
+		}
+	}
+	slices.SortStableFunc(others, func(a, b *Arrival) int { return cmp.Or(byID(a, b), compareHolds(a.Hold, b.Hold)) })
+	for _, a := range others {
+		if v := m.look(s, a, &rep, &ended); v != nil {
+			fresh = append(fresh, v)
+		}
+	}
+	slices.SortFunc(fresh, func(a, b *View) int {
+		return cmp.Or(compareHolds(a.Hold, b.Hold), cmp.Compare(a.Order.Order, b.Order.Order))
+	})
+	for _, v := range fresh {
+		m.admit(s, v, lease, &rep, &ended)
+	}
+	m.tell(id, ended)
+	return rep, nil
+}
+
+// add writes one arrival if that is possible: v is what asks for units now.
+func (m *Model) add(s *modelSale, a *Arrival, rep *IngestReport, ended *[]engine.OrderID) (v *View, ok bool) {
+	seq := modelSeq{s.ID, a.Hold}
+	if _, taken := m.owners[seq]; m.orders[a.Order.Order] != nil || (taken && !a.Refused) {
+		return nil, false
+	}
+	if a.Refused {
+		rep.Cancelled++
+		*ended = append(*ended, a.Order.Order)
+		m.orders[a.Order.Order] = m.refused(s, &a.Order, engine.ReasonEpoch)
+		return nil, true
+	}
+	m.owners[seq] = a.Order.Order
+	return m.reserve(s, &a.Order), true
+}
+
+func (m *Model) reserve(s *modelSale, o *engine.Order) *View {
+	v := &View{Order: *o, Sale: s.ID, State: engine.Reserved, Ingested: m.Now()}
+	m.orders[o.Order] = v
+	return v
+}
+
+// look deals with an arrival that was not written, and returns it if it asks for
+// units all the same.
+func (m *Model) look(s *modelSale, a *Arrival, rep *IngestReport, ended *[]engine.OrderID) *View {
+	v := m.orders[a.Order.Order]
+	switch {
+	case v != nil && v.Hold == a.Hold:
+		rep.Repeated++
+		if v.State.Terminal() {
+			*ended = append(*ended, a.Order.Order)
+		}
+	case v != nil && a.Refused:
+		rep.Repeated++
+	case v != nil:
+		rep.Foreign++
+		m.drop(s.ID, a)
+	case a.Retaken:
+		rep.Forks++
+		m.strays[a.Order.Order] = true
+		return m.reserve(s, &a.Order)
+	default:
+		if a.Hold.Epoch == s.Epoch {
+			rep.Forks++
+		}
+		rep.Stale = append(rep.Stale, a.Order)
+	}
+	return nil
+}
+
+func (m *Model) refused(s *modelSale, o *engine.Order, why engine.Reason) *View {
+	m.strays[o.Order] = true
+	return &View{Order: *o, Sale: s.ID, State: engine.Cancelled, Reason: why, Ingested: m.Now(), Finished: m.Now()}
+}
+
+func (m *Model) drop(sale engine.SaleID, a *Arrival) {
+	for _, row := range m.moves {
+		if row.op == int16(engine.Drop) && row.orders[0] == a.Order.Order && row.hold == a.Hold {
+			row.done = false
+			return
+		}
+	}
+	m.write(&modelMove{sale: sale, op: int16(engine.Drop), orders: []engine.OrderID{a.Order.Order}, hold: a.Hold, lines: a.Lines})
+}
+
+// admit is the guard: the order gets what it asks for, or ends.
+func (m *Model) admit(s *modelSale, v *View, lease time.Duration, rep *IngestReport, ended *[]engine.OrderID) {
+	if why := m.against(s, &v.Order); why != engine.NoReason {
+		v.State, v.Reason, v.Finished = engine.Cancelled, why, m.Now()
+		rep.Cancelled++
+		*ended = append(*ended, v.Order.Order)
+		return
+	}
+	m.count(v, 1)
+	switch {
+	case s.Payment == engine.PayCheckout:
+		v.Due = m.Now().Add(s.HoldFor)
+	case lease > 0:
+		v.State, v.Attempt, v.Due = engine.Paying, 1, m.Now().Add(lease)
+		rep.Claimed = append(rep.Claimed, m.payable(v))
+		return
+	default:
+		v.Due = m.Now()
+	}
+	rep.Reserved = append(rep.Reserved, v.Order.Order)
+}
+
+func (m *Model) against(s *modelSale, o *engine.Order) engine.Reason {
+	for _, l := range o.Lines {
+		if it, _ := s.Item(l.SKU); s.claimed[l.SKU]+l.Quantity > it.Units {
+			return engine.ReasonSoldOut
+		}
+	}
+	for i, key := range modelKeys(o) {
+		limit := o.LimitIdentity
+		if i == 0 {
+			limit = o.LimitBuyer
+		}
+		if limit > 0 && m.used[modelKey{s.ID, key}]+engine.Units(o.Lines) > limit {
+			return engine.ReasonLimit
+		}
+	}
+	return engine.NoReason
+}
+
+// Reject is Store.Reject, of an order that can be written.
+func (m *Model) Reject(_ context.Context, sale engine.SaleID, r Rejected) error {
+	if key := string(sale) + "\x00" + string(r.Bytes); m.rejected[key].Bytes == nil {
+		m.rejected[key] = r
+	}
+	s := m.sales[sale]
+	if r.Known == nil || s == nil || m.orders[r.Known.Order] != nil {
+		return nil
+	}
+	m.orders[r.Known.Order] = m.refused(s, r.Known, engine.ReasonRejected)
+	m.tell(sale, []engine.OrderID{r.Known.Order})
+	return nil
+}
