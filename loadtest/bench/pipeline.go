@@ -228,7 +228,7 @@ func (o *bareOrders) add(one *engine.Order) {
 	o.buyers = append(o.buyers, string(one.Buyer))
 	o.lines = append(o.lines, string(engine.AppendLines(nil, one.Lines)))
 	o.seqs = append(o.seqs, one.Hold.Seq)
-	o.bodies = append(o.bodies, int64(one.Body)) //nolint:gosec // 64 bits, kept as they are
+	o.bodies = append(o.bodies, int64(one.Body))
 	o.totals = append(o.totals, one.Total)
 	o.accepted = append(o.accepted, one.Accepted())
 }
