@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/audit"
 	"github.com/doorbuster/doorbuster/engine/queue"
@@ -21,6 +23,7 @@ type AuditCmd struct {
 	ClientLog string        `help:"Log of every answer that buyers heard, as the load generator writes it: checks laws 8, 11 and 12 too." placeholder:"FILE" type:"existingfile"`
 	Watch     bool          `help:"Check what can be checked while the sale runs, again and again, until SIGINT."`
 	Every     time.Duration `help:"With --watch: how often." default:"1s"`
+	Metrics   string        `help:"With --watch: serve what is found to Prometheus at this address; empty for no metrics." default:"127.0.0.1:9091"`
 	Wait      time.Duration `help:"Wait this long at most for the sale to come to rest." default:"30s"`
 	Sandbox   string        `help:"URL of the sandbox provider whose ledger to compare." env:"SANDBOX_URL" placeholder:"URL"`
 }
@@ -65,7 +68,18 @@ func (c *AuditCmd) Run(ctx context.Context, g *Globals) error {
 // watch prints a line per look, and ends with errVerdict if a law broke.
 func (c *AuditCmd) watch(ctx context.Context, g *Globals, a *audit.Auditor) error {
 	broken := false
-	err := a.Watch(ctx, engine.SaleID(c.Sale), c.Every, func(r audit.Report) {
+	reg := prometheus.NewRegistry()
+	meter, err := audit.NewMeter(reg, nil)
+	if err != nil {
+		return err
+	}
+	stop, err := serveRegistry(ctx, reg, c.Metrics)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	err = a.Watch(ctx, engine.SaleID(c.Sale), c.Every, func(r audit.Report) {
+		meter.Observe(&r)
 		broken = broken || len(r.Broken()) > 0
 		if g.JSON {
 			_ = json.NewEncoder(g.Stdout).Encode(r)

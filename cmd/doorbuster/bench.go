@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/doorbuster/doorbuster/engine/backing"
 	"github.com/doorbuster/doorbuster/loadtest/bench"
 )
 
@@ -20,12 +23,21 @@ type BenchCmd struct {
 	Short bool     `help:"Seconds instead of minutes, for development: the figures mean little."`
 }
 
-// Run measures with the private servers of the state directory.
-func (c *BenchCmd) Run(ctx context.Context, g *Globals) error {
-	b, err := g.backends()
+// Run measures on private servers of the state directory, which it brings up and
+// stops: it changes how Redis writes to disk, so it never uses servers that are
+// given.
+func (c *BenchCmd) Run(ctx context.Context, g *Globals) (err error) {
+	services, err := backing.Up(ctx, backing.Config{Dir: g.Dir, Progress: g.Stderr})
 	if err != nil {
 		return err
 	}
+	defer func() {
+		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		err = errors.Join(err, services.Down(down))
+	}()
+	u := services.URLs()
+	b := Backends{Redis: u.Redis, AMQP: u.AMQP, Postgres: u.Database}
 	if err := migrate(ctx, b); err != nil {
 		return err
 	}

@@ -27,10 +27,16 @@ type child struct {
 	ended chan error
 }
 
-// startChild starts this binary with args and waits for the one JSON line by
-// which it says that it is ready, which is decoded into ready. The child's log
-// goes to dir/name.log. Without keep it is killed if this process dies.
-func startChild(ctx context.Context, g *Globals, name string, keep bool, ready any, args ...string) (*child, error) {
+// spec says what child to start.
+type spec struct {
+	name  string   // its log is name.log in the state directory
+	args  []string // command and flags
+	keep  bool     // else it is killed if this process dies
+	ready any      // takes the one line of JSON by which it says that it is ready
+}
+
+// startChild starts this binary and waits until it says that it is ready.
+func startChild(ctx context.Context, g *Globals, s spec) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -38,7 +44,7 @@ func startChild(ctx context.Context, g *Globals, name string, keep bool, ready a
 	if err := os.MkdirAll(g.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	c := &child{name: name, log: filepath.Join(g.Dir, name+".log"), ended: make(chan error, 1)}
+	c := &child{name: s.name, log: filepath.Join(g.Dir, s.name+".log"), ended: make(chan error, 1)}
 	logFile, err := os.Create(c.log)
 	if err != nil {
 		return nil, err
@@ -50,19 +56,19 @@ func startChild(ctx context.Context, g *Globals, name string, keep bool, ready a
 	}
 	defer func() { _ = said.Close() }()
 	// Not CommandContext: it would kill what SIGTERM lets drain.
-	c.cmd = exec.Command(self, append([]string{"--dir", g.Dir, "--log-level", g.LogLevel}, append(args, "--json")...)...) //nolint:noctx // see above
+	c.cmd = exec.Command(self, append([]string{"--dir", g.Dir, "--log-level", g.LogLevel}, append(s.args, "--json")...)...) //nolint:noctx // see above
 	c.cmd.Stdout, c.cmd.Stderr = says, logFile
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if !keep {
+	if !s.keep {
 		c.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
 	err = c.cmd.Start()
 	_ = says.Close()
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("start %s: %w", s.name, err)
 	}
 	go func() { c.ended <- c.cmd.Wait() }()
-	if err := c.await(ctx, said, ready); err != nil {
+	if err := c.await(ctx, said, s.ready); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
 	return c, nil
@@ -103,7 +109,7 @@ func (c *child) stop() error {
 	select {
 	case err = <-c.ended:
 	case <-timeout.C:
-		_ = c.cmd.Process.Kill()
+		_ = c.cmd.Process.Kill() // it may have ended just now
 		<-c.ended
 		err = fmt.Errorf("did not end within %s of SIGTERM", childStop)
 	}

@@ -50,11 +50,11 @@ type demo struct {
 	b    Backends
 	sale engine.Sale
 
-	watch          func(loadtest.Snapshot) // nil: none; sees every snapshot of the crowd
-	services       *backing.Services
-	server, broker *child
-	serving        servingAt
-	sandbox        servingAt
+	watch            func(loadtest.Snapshot) // nil: none; sees every snapshot of the crowd
+	services         *backing.Services
+	server, provider *child
+	serving          servingAt
+	sandbox          servingAt
 }
 
 // Run runs the demo; errVerdict if a law is broken.
@@ -105,14 +105,16 @@ func (d *demo) start(ctx context.Context) (err error) {
 		return err
 	}
 	ledger := filepath.Join(d.g.Dir, "sandbox-"+strconv.FormatInt(time.Now().Unix(), 36)+".ledger")
-	d.broker, err = startChild(ctx, d.g, "sandbox", d.cmd.Keep, &d.sandbox, "sandbox", "--listen", "127.0.0.1:0", "--ledger", ledger,
-		"--declines", strconv.Itoa(demoDeclines), "--timeouts-stored", strconv.Itoa(demoUnknown), "--timeouts-lost", strconv.Itoa(demoUnknown),
-		"--hang", demoHang.String())
+	d.provider, err = startChild(ctx, d.g, spec{name: "sandbox", keep: d.cmd.Keep, ready: &d.sandbox, args: []string{
+		"sandbox", "--listen", "127.0.0.1:0", "--ledger", ledger, "--hang", demoHang.String(), "--declines", strconv.Itoa(demoDeclines),
+		"--timeouts-stored", strconv.Itoa(demoUnknown), "--timeouts-lost", strconv.Itoa(demoUnknown),
+	}})
 	if err != nil {
 		return err
 	}
-	d.server, err = startChild(ctx, d.g, "serve", d.cmd.Keep, &d.serving, "serve", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0",
-		"--sandbox", d.sandbox.URL)
+	d.server, err = startChild(ctx, d.g, spec{name: "serve", keep: d.cmd.Keep, ready: &d.serving, args: []string{
+		"serve", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--sandbox", d.sandbox.URL,
+	}})
 	if err == nil {
 		d.tell("Serving at %s, metrics at %s.", d.serving.URL, d.serving.Metrics)
 	}
@@ -218,13 +220,13 @@ func (d *demo) prove(ctx context.Context, logPath string) (*audit.Report, error)
 	if err != nil {
 		return nil, err
 	}
-	return &r, os.WriteFile(d.cmd.JSON, append(b, '\n'), 0o644) //nolint:gosec // a report for everyone
+	return &r, os.WriteFile(d.cmd.JSON, append(b, '\n'), 0o644)
 }
 
 // stop ends what the demo started, or says how to.
 func (d *demo) stop() error {
 	if d.cmd.Keep && d.server != nil {
-		for _, c := range []*child{d.server, d.broker} {
+		for _, c := range []*child{d.server, d.provider} {
 			if err := d.services.Adopt(c.name, c.cmd.Process.Pid); err != nil {
 				return err
 			}
@@ -232,7 +234,7 @@ func (d *demo) stop() error {
 		d.tell("All of it stays up: %s, metrics %s. `bin/doorbuster --dir %s down` ends it.", d.serving.URL, d.serving.Metrics, d.g.Dir)
 		return nil
 	}
-	err := errors.Join(d.server.stop(), d.broker.stop())
+	err := errors.Join(d.server.stop(), d.provider.stop())
 	if d.services != nil && environment() == (Backends{}) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()

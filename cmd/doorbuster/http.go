@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/pprof"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/valyala/fasthttp"
 
@@ -65,9 +68,14 @@ func (p *program) serveMetrics(ctx context.Context) error {
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}
+	return serveUntil(ctx, p.metrics, mux)
+}
+
+// serveUntil serves until ctx ends or the listener fails.
+func serveUntil(ctx context.Context, ln net.Listener, handler http.Handler) error {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(p.metrics) }()
+	go func() { served <- server.Serve(ln) }()
 	select {
 	case err := <-served:
 		return err
@@ -80,4 +88,25 @@ func (p *program) serveMetrics(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// serveRegistry serves a registry's metrics at addr until stop is called; it
+// serves nothing if addr is empty.
+func serveRegistry(ctx context.Context, reg *prometheus.Registry, addr string) (stop func(), err error) {
+	if addr == "" {
+		return func() {}, nil
+	}
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w (another address: --metrics; none: --metrics=)", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
+	own, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = serveUntil(own, ln, mux) // without it the audit goes on
+	}()
+	return func() { cancel(); <-ended }, nil
 }
