@@ -87,7 +87,7 @@ type Sale struct {
 	Items    []Item        `json:"items"`
 }
 
-// Sale reads a sale. A *Problem is returned if the door shows none.
+// Sale reads a sale. A *ProblemError is returned if the door shows none.
 func (c *Client) Sale(ctx context.Context, id engine.SaleID) (Sale, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Attempt)
 	defer cancel()
@@ -109,20 +109,20 @@ func (c *Client) Sale(ctx context.Context, id engine.SaleID) (Sale, error) {
 	return s, nil
 }
 
-// Problem is a reply of type application/problem+json (RFC 9457).
-type Problem struct {
+// ProblemError is a reply of type application/problem+json (RFC 9457).
+type ProblemError struct {
 	Status int
 	Type   string // without "/problems/"
 	Detail string
 }
 
 // Error says what the problem is.
-func (p *Problem) Error() string { return fmt.Sprintf("%d %s: %s", p.Status, p.Type, p.Detail) }
+func (p *ProblemError) Error() string { return fmt.Sprintf("%d %s: %s", p.Status, p.Type, p.Detail) }
 
-func problemOf(status int, body []byte) *Problem {
+func problemOf(status int, body []byte) *ProblemError {
 	var p struct{ Type, Detail string }
 	_ = json.Unmarshal(body, &p) // a proxy may have answered: then the status must do
-	return &Problem{Status: status, Type: strings.TrimPrefix(p.Type, "/problems/"), Detail: p.Detail}
+	return &ProblemError{Status: status, Type: strings.TrimPrefix(p.Type, "/problems/"), Detail: p.Detail}
 }
 
 // do sends one request and reads the whole reply.

@@ -142,7 +142,7 @@ func TestSale(t *testing.T) {
 	if err != nil || s.State != "open" || len(s.Items) != 1 || s.Items[0].Available != 8 || s.Now.IsZero() {
 		t.Errorf("%+v %v", s, err)
 	}
-	var p *client.Problem
+	var p *client.ProblemError
 	if _, err := c.Sale(t.Context(), "drop"); !errors.As(err, &p) || p.Status != 404 || p.Type != "not-found" {
 		t.Errorf("%v", err)
 	}

@@ -244,9 +244,9 @@ func TestPage(t *testing.T) {
 		r := get()
 		b.want(r, 200, "")
 		items := r.body["items"].([]any)
-		cap, mug := items[0].(map[string]any), items[1].(map[string]any)
+		hat, mug := items[0].(map[string]any), items[1].(map[string]any)
 		if r.body["state"] != "open" || r.body["currency"] != "KRW" || r.body["limit"] != 10.0 || r.body["version"] != 1.0 || len(items) != 2 ||
-			cap["sku"] != "CAP.red" || mug["sku"] != "MUG" || mug["price"] != 1500.0 || mug["units"] != 1000.0 || mug["available"] != 1000.0 {
+			hat["sku"] != "CAP.red" || mug["sku"] != "MUG" || mug["price"] != 1500.0 || mug["units"] != 1000.0 || mug["available"] != 1000.0 {
 			t.Fatal(r.raw)
 		}
 		for _, name := range []string{"opens", "closes", "now"} {

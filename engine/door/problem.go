@@ -76,9 +76,7 @@ type problem struct {
 	full []byte // the whole
 }
 
-// final tells whether the buyer need not ask again under the same key.
-func (a answer) final() bool { return problems[a].status != fasthttp.StatusServiceUnavailable }
-
+// problems is by answer: one table from what is decided to what HTTP says.
 var problems = [numAnswers]problem{
 	accepted:       {slug: "accepted", status: 202},
 	replayHeld:     {slug: "replayed", status: 202},

@@ -22,8 +22,8 @@ import (
 	"github.com/doorbuster/doorbuster/stock"
 )
 
-// real is a door over a real Redis and RabbitMQ, behind TCP.
-type real struct {
+// house is a door over a real Redis and RabbitMQ, behind TCP.
+type house struct {
 	*testing.T
 	sale  engine.Sale
 	store *stock.Store
@@ -33,9 +33,9 @@ type real struct {
 	epoch int64
 }
 
-func setupReal(t *testing.T, units int64) *real {
+func setupReal(t *testing.T, units int64) *house {
 	t.Helper()
-	r := &real{
+	r := &house{
 		T: t, store: stock.New(backingtest.Redis(t)), queue: queue.Config{URL: backingtest.AMQP(t), Prefix: backingtest.QueuePrefix(t)},
 		sale: engine.Sale{
 			ID: backingtest.Sale(t), State: engine.SaleOpen, Version: 1, KeyNumber: 1, Currency: "KRW", LimitPerBuyer: 3,
@@ -76,7 +76,7 @@ func setupReal(t *testing.T, units int64) *real {
 }
 
 // build brings the sale up in an epoch, with or without its scripts.
-func (r *real) build(epoch int64, load bool) {
+func (r *house) build(epoch int64, load bool) {
 	r.Helper()
 	ctx := context.Background()
 	incarnation := time.Now().UnixNano() % 1e12 // a text of its own, so that no other test has loaded it
@@ -92,7 +92,7 @@ func (r *real) build(epoch int64, load bool) {
 }
 
 // beat does what recovery does while it leads.
-func (r *real) beat(ctx context.Context) error {
+func (r *house) beat(ctx context.Context) error {
 	for tick := time.NewTicker(100 * time.Millisecond); ; {
 		select {
 		case <-tick.C:
@@ -106,7 +106,7 @@ func (r *real) beat(ctx context.Context) error {
 	}
 }
 
-func (r *real) ticket(buyer string) string {
+func (r *house) ticket(buyer string) string {
 	r.Helper()
 	s, err := r.keys.Mint(&ticket.Ticket{Sale: r.sale.ID, Buyer: engine.BuyerID(buyer), NotAfter: time.Now().Add(time.Hour).UnixMilli()})
 	if err != nil {
@@ -116,7 +116,7 @@ func (r *real) ticket(buyer string) string {
 }
 
 // buy asks once.
-func (r *real) buy(buyer string) reply {
+func (r *house) buy(buyer string) reply {
 	r.Helper()
 	resp, err := r.do(buyer)
 	if err != nil {
@@ -125,7 +125,7 @@ func (r *real) buy(buyer string) reply {
 	return resp
 }
 
-func (r *real) do(buyer string) (reply, error) {
+func (r *house) do(buyer string) (reply, error) {
 	raw := ask{path: "/v1/sales/" + string(r.sale.ID) + "/orders", ticket: r.ticket(buyer), key: "k", body: oneMug}.bytes()
 	c, err := net.Dial("tcp", r.addr)
 	if err != nil {
@@ -190,7 +190,7 @@ func TestRealServersSellEveryUnitOnce(t *testing.T) {
 }
 
 // published reads what came through the queue.
-func (r *real) published(orders map[string]bool) {
+func (r *house) published(orders map[string]bool) {
 	r.Helper()
 	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
 	defer cancel()
@@ -236,7 +236,12 @@ func TestRealEnvelopeIsTheOutboxEntry(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- d.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
 	b.serve = door.NewServer(func(ctx *fasthttp.RequestCtx) { d.Handle(ctx) }, door.ServerOptions{}).Handler
 	b.want(b.do(ask{path: "/v1/sales/" + string(r.sale.ID) + "/orders", ticket: b.ticket("ann", func(t *ticket.Ticket) { t.Sale, t.Max = r.sale.ID, 2 }), key: "k", body: oneMug}), 202, "")
 	entries, _, err := r.store.Outbox(t.Context(), r.sale.ID, g.Epoch, 10)
