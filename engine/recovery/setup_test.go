@@ -3,6 +3,7 @@ package recovery_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -25,7 +26,15 @@ import (
 	"github.com/doorbuster/doorbuster/stock"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets more tests run at once than there are cores: most of their time
+// they wait for leases to run out.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var note = orders.Note{Who: "tester", Why: "a test"}
 
