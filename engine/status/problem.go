@@ -39,7 +39,7 @@ func write(ctx *fasthttp.RequestCtx, p problem) { writeAbout(ctx, p, "") }
 func writeAbout(ctx *fasthttp.RequestCtx, p problem, order engine.OrderID) {
 	p.Order = order
 	if p.retry > 0 {
-		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(p.retry+rand.IntN(p.retry+1))) //nolint:gosec // jitter, no secret
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(p.retry+rand.IntN(p.retry+1)))
 	}
 	writeJSON(ctx, p.Status, "application/problem+json", p)
 }
