@@ -49,6 +49,7 @@ type crowd struct {
 }
 
 func newCrowd(t *testing.T) *crowd {
+	t.Helper()
 	c := &crowd{bundle: newBundle(t), locks: &deadlocks{}}
 	cfg := c.pool.Config()
 	cfg.ConnConfig.Tracer = c.locks

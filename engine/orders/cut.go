@@ -126,7 +126,7 @@ func (img *Image) read(ctx context.Context, tx pgx.Tx, no int32, now time.Time) 
 		&finished, &o.Buyer, &identities, &lines,
 	}
 	_, err = pgx.ForEachRow(rows, into, func() error {
-		o.Body, o.AcceptedAt = uint64(body), accepted.UnixMilli() //nolint:gosec // 64 bits, kept as they are
+		o.Body, o.AcceptedAt = uint64(body), accepted.UnixMilli()
 		settled := state == engine.Confirmed
 		if !state.Live() || returned {
 			img.Tombstones = append(img.Tombstones, Tombstone{o.Order, o.Hold, o.Body, settled, finished})

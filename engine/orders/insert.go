@@ -56,7 +56,7 @@ func (c *columns) add(o *engine.Order) {
 	c.seq = append(c.seq, o.Hold.Seq)
 	c.limitBuyer = append(c.limitBuyer, o.LimitBuyer)
 	c.limitIdentity = append(c.limitIdentity, o.LimitIdentity)
-	c.body = append(c.body, int64(o.Body)) //nolint:gosec // 64 bits, kept as they are
+	c.body = append(c.body, int64(o.Body))
 	c.total = append(c.total, o.Total)
 	c.accepted = append(c.accepted, o.Accepted())
 }

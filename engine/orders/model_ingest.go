@@ -34,14 +34,13 @@ func (m *Model) ingest(id engine.SaleID, arrivals []Arrival, lease time.Duration
 			}
 		}
 	}
-	var rep IngestReport
-	var ended []engine.OrderID
+	in := modelIngestion{m: m, s: s, lease: lease}
 	// First what can be written, by id; then what came beside it; then units, by
 	// hold.
 	picked, others := triage(arrivals, s.Epoch)
 	var fresh []*View
 	for _, a := range picked {
-		v, ok := m.add(s, a, &rep, &ended)
+		v, ok := in.add(a)
 		if v != nil {
 			fresh = append(fresh, v)
 		}
@@ -51,7 +50,7 @@ func (m *Model) ingest(id engine.SaleID, arrivals []Arrival, lease time.Duration
 	}
 	slices.SortStableFunc(others, func(a, b *Arrival) int { return cmp.Or(byID(a, b), compareHolds(a.Hold, b.Hold)) })
 	for _, a := range others {
-		if v := m.look(s, a, &rep, &ended); v != nil {
+		if v := in.look(a); v != nil {
 			fresh = append(fresh, v)
 		}
 	}
@@ -59,21 +58,31 @@ func (m *Model) ingest(id engine.SaleID, arrivals []Arrival, lease time.Duration
 		return cmp.Or(compareHolds(a.Hold, b.Hold), cmp.Compare(a.Order.Order, b.Order.Order))
 	})
 	for _, v := range fresh {
-		m.admit(s, v, lease, &rep, &ended)
+		in.admit(v)
 	}
-	m.tell(id, ended)
-	return rep, nil
+	m.tell(id, in.ended)
+	return in.rep, nil
+}
+
+// modelIngestion is one ingest.
+type modelIngestion struct {
+	m     *Model
+	s     *modelSale
+	lease time.Duration
+	rep   IngestReport
+	ended []engine.OrderID
 }
 
 // add writes one arrival if that is possible: v is what asks for units now.
-func (m *Model) add(s *modelSale, a *Arrival, rep *IngestReport, ended *[]engine.OrderID) (v *View, ok bool) {
+func (in *modelIngestion) add(a *Arrival) (v *View, ok bool) {
+	m, s := in.m, in.s
 	seq := modelSeq{s.ID, a.Hold}
 	if _, taken := m.owners[seq]; m.orders[a.Order.Order] != nil || (taken && !a.Refused) {
 		return nil, false
 	}
 	if a.Refused {
-		rep.Cancelled++
-		*ended = append(*ended, a.Order.Order)
+		in.rep.Cancelled++
+		in.ended = append(in.ended, a.Order.Order)
 		m.orders[a.Order.Order] = m.refused(s, &a.Order, engine.ReasonEpoch)
 		return nil, true
 	}
@@ -89,28 +98,29 @@ func (m *Model) reserve(s *modelSale, o *engine.Order) *View {
 
 // look deals with an arrival that was not written, and returns it if it asks for
 // units all the same.
-func (m *Model) look(s *modelSale, a *Arrival, rep *IngestReport, ended *[]engine.OrderID) *View {
+func (in *modelIngestion) look(a *Arrival) *View {
+	m, s := in.m, in.s
 	v := m.orders[a.Order.Order]
 	switch {
 	case v != nil && v.Hold == a.Hold:
-		rep.Repeated++
+		in.rep.Repeated++
 		if v.State.Terminal() {
-			*ended = append(*ended, a.Order.Order)
+			in.ended = append(in.ended, a.Order.Order)
 		}
 	case v != nil && a.Refused:
-		rep.Repeated++
+		in.rep.Repeated++
 	case v != nil:
-		rep.Foreign++
+		in.rep.Foreign++
 		m.drop(s.ID, a)
 	case a.Retaken:
-		rep.Forks++
+		in.rep.Forks++
 		m.strays[a.Order.Order] = true
 		return m.reserve(s, &a.Order)
 	default:
 		if a.Hold.Epoch == s.Epoch {
-			rep.Forks++
+			in.rep.Forks++
 		}
-		rep.Stale = append(rep.Stale, a.Order)
+		in.rep.Stale = append(in.rep.Stale, a.Order)
 	}
 	return nil
 }
@@ -131,25 +141,26 @@ func (m *Model) drop(sale engine.SaleID, a *Arrival) {
 }
 
 // admit is the guard: the order gets what it asks for, or ends.
-func (m *Model) admit(s *modelSale, v *View, lease time.Duration, rep *IngestReport, ended *[]engine.OrderID) {
+func (in *modelIngestion) admit(v *View) {
+	m, s := in.m, in.s
 	if why := m.against(s, &v.Order); why != engine.NoReason {
 		v.State, v.Reason, v.Finished = engine.Cancelled, why, m.Now()
-		rep.Cancelled++
-		*ended = append(*ended, v.Order.Order)
+		in.rep.Cancelled++
+		in.ended = append(in.ended, v.Order.Order)
 		return
 	}
 	m.count(v, 1)
 	switch {
 	case s.Payment == engine.PayCheckout:
 		v.Due = m.Now().Add(s.HoldFor)
-	case lease > 0:
-		v.State, v.Attempt, v.Due = engine.Paying, 1, m.Now().Add(lease)
-		rep.Claimed = append(rep.Claimed, m.payable(v))
+	case in.lease > 0:
+		v.State, v.Attempt, v.Due = engine.Paying, 1, m.Now().Add(in.lease)
+		in.rep.Claimed = append(in.rep.Claimed, m.payable(v))
 		return
 	default:
 		v.Due = m.Now()
 	}
-	rep.Reserved = append(rep.Reserved, v.Order.Order)
+	in.rep.Reserved = append(in.rep.Reserved, v.Order.Order)
 }
 
 func (m *Model) against(s *modelSale, o *engine.Order) engine.Reason {

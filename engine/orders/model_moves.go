@@ -205,7 +205,7 @@ func (m *Model) Dump() []string {
 	for id, v := range m.orders {
 		add("order %s %s %s %d %d attempt %d stray %v returned %v wished %v hold %v limits %d %d body %d total %d %s %s due %v finished %v",
 			v.Sale, id, v.Buyer, v.State, v.Reason, v.Attempt, m.strays[id], v.Returned, v.CancelWished, v.Hold, v.LimitBuyer, v.LimitIdentity,
-			int64(v.Body), v.Total, engine.AppendLines(nil, v.Lines), engine.AppendIdentities(nil, v.Identities), //nolint:gosec // 64 bits, kept as they are
+			int64(v.Body), v.Total, engine.AppendLines(nil, v.Lines), engine.AppendIdentities(nil, v.Identities),
 			!v.Due.IsZero(), !v.Finished.IsZero())
 	}
 	for k, n := range m.used {

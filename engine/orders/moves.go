@@ -86,7 +86,7 @@ func (s *Store) pendingRows(ctx context.Context, no int32, limit int) ([]moveRow
 		if err := r.Scan(&m.ID, &row.op, &row.orders, &m.Hold.Epoch, &m.Hold.Seq, &body, &m.Buyer, &identities, &lines); err != nil {
 			return row, err
 		}
-		m.Op, m.Body = engine.MoveOp(row.op), uint64(body) //nolint:gosec // 64 bits, kept as they are
+		m.Op, m.Body = engine.MoveOp(row.op), uint64(body)
 		if len(row.orders) > 0 && row.op != opOutcome {
 			m.Order = engine.OrderID(row.orders[0])
 		}
@@ -125,7 +125,7 @@ func (s *Store) outcomes(ctx context.Context, ids []string) (map[string]engine.M
 		}
 		out[string(o.Order)] = engine.Move{
 			Op: op, Order: o.Order, Hold: o.Hold, Buyer: o.Buyer, Identities: o.Identities, Lines: o.Lines,
-			Body: uint64(body), //nolint:gosec // 64 bits, kept as they are
+			Body: uint64(body),
 		}
 		return nil
 	})

@@ -139,7 +139,7 @@ const anyAttempt = -1
 
 func (a *attempts) add(id engine.OrderID, attempt int, to engine.OrderState, why engine.Reason) {
 	a.ids = append(a.ids, string(id))
-	a.attempts = append(a.attempts, int16(attempt)) //nolint:gosec // attempts are few
+	a.attempts = append(a.attempts, int16(attempt))
 	a.to = append(a.to, int16(to))
 	a.reason = append(a.reason, int16(why))
 }

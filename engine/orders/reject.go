@@ -70,7 +70,7 @@ func (s *Store) endRejected(ctx context.Context, sale engine.SaleID, o *engine.O
 		_, err := tx.Exec(ctx, `INSERT INTO moves (sale_no, op, orders, hold_epoch, hold_seq, body)
 			SELECT $1, $2, ARRAY[$3], $4, $5, $6 WHERE NOT EXISTS (SELECT FROM orders WHERE id = $3)
 			ON CONFLICT ((orders[1]), hold_epoch, hold_seq, op) WHERE op IN (2, 3) DO UPDATE SET done = false`,
-			in.no, engine.Release, o.Order, o.Hold.Epoch, o.Hold.Seq, int64(o.Body)) //nolint:gosec // 64 bits, kept as they are
+			in.no, engine.Release, o.Order, o.Hold.Epoch, o.Hold.Seq, int64(o.Body))
 		return err
 	})
 }

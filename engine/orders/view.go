@@ -46,7 +46,7 @@ func scanView(r pgx.CollectableRow) (v View, err error) {
 	if err != nil {
 		return View{}, err
 	}
-	v.Body, v.Amount.Amount = uint64(body), v.Total //nolint:gosec // 64 bits, kept as they are
+	v.Body, v.Amount.Amount = uint64(body), v.Total
 	v.AcceptedAt, v.Ingested = accepted.UnixMilli(), v.Ingested.UTC()
 	if due != nil {
 		v.Due = due.UTC()
