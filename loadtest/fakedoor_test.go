@@ -28,6 +28,7 @@ type fakeDoor struct {
 	overload  int // so many requests are answered 503 overloaded
 	unknown   int // so many are answered 503 outcome-unknown, though the unit is taken
 	cut       int // so many connections are cut after the unit was taken
+	cutAfter  int // orders
 	orders    map[string]string
 	bodies    map[string]string
 	asks      map[string]int // by key: requests
@@ -116,7 +117,7 @@ func (d *fakeDoor) answer(ctx *fasthttp.RequestCtx, key, body string) {
 	case d.unknown > 0:
 		d.unknown--
 		problem(503, "outcome-unknown")
-	case d.cut > 0:
+	case d.cut > 0 && len(d.orders) > d.cutAfter:
 		d.cut--
 		_ = ctx.Conn().Close()
 	default:

@@ -184,13 +184,9 @@ func (s *scenario) attack(ctx context.Context, plan Schedule) (began time.Time, 
 		IdleConnTimeout: idleLimit, DisableCompression: true,
 	}
 	defer transport.CloseIdleConnections()
-	var through http.RoundTripper = transport
-	if s.cfg.Log != nil {
-		through = &witness{s, transport}
-	}
 	// An attacker serves one attack only.
 	attacker := vegeta.NewAttacker(
-		vegeta.Client(&http.Client{Timeout: replyTimeout, Transport: through}),
+		vegeta.Client(&http.Client{Timeout: replyTimeout, Transport: &witness{s, transport}}),
 		vegeta.Workers(uint64(min(s.cfg.Workers, vegeta.DefaultWorkers))), vegeta.MaxWorkers(uint64(s.cfg.Workers)),
 		vegeta.MaxBody(maxAnswer),
 	)
@@ -238,15 +234,27 @@ func (s *scenario) hit(plan Schedule, began time.Time, r *vegeta.Result) {
 	s.phases[phase].lag.add(lag)
 }
 
-// witness writes the client log: a vegeta result does not say whose it is, the
-// request does.
+// witness stands between vegeta and the connections. It writes the client log,
+// because a vegeta result does not say whose it is and the request does. And it
+// keeps net/http from sending a request twice behind our back: it repeats a POST
+// that has an Idempotency-Key when its connection breaks, but not as a repeat, so
+// that the holder of the last unit could hear that it is sold out.
 type witness struct {
 	s       *scenario
 	through http.RoundTripper
 }
 
-// RoundTrip sends the request and logs what came back.
+// RoundTrip sends the request, once, and logs what came back.
 func (w *witness) RoundTrip(req *http.Request) (*http.Response, error) {
+	once := req.WithContext(req.Context())
+	once.GetBody = nil
+	if w.s.cfg.Log == nil {
+		return w.through.RoundTrip(once)
+	}
+	return w.logged(once)
+}
+
+func (w *witness) logged(req *http.Request) (*http.Response, error) {
 	key := req.Header.Get("Idempotency-Key")
 	buyer, err := strconv.Atoi(key[len(w.s.keys):])
 	if err != nil {

@@ -125,3 +125,25 @@ func TestRepliesAreReadAsTheyCome(t *testing.T) {
 		}
 	}
 }
+
+// A connection that breaks is an answer that did not come. net/http would send
+// the order again by itself.
+func TestScenarioSendsEachRequestOnce(t *testing.T) {
+	t.Parallel()
+	d := newFakeDoor(t, 1000)
+	d.cut, d.cutAfter = 5, 50 // on connections that were used before
+	var log lines
+	cfg := loadtest.ScenarioConfig{
+		URLs: []string{d.url}, Sale: "drop", Basket: mug, Tickets: tickets(100), Workers: 4, Log: &log,
+		Phases: []loadtest.Phase{{Name: "only", Rate: 400, For: 250 * time.Millisecond}},
+	}
+	rep, err := loadtest.RunScenario(t.Context(), cfg)
+	if err != nil || rep.Requests != 100 || rep.Errors != 5 || rep.Outcomes.Count(loadtest.Accepted) != 95 {
+		t.Errorf("%v: %d requests, %d errors, outcomes %v", err, rep.Requests, rep.Errors, rep.Outcomes)
+	}
+	for key, n := range d.asks {
+		if n != 1 {
+			t.Errorf("key %s was sent %d times", key, n)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/doorbuster/doorbuster/engine/orders"
@@ -160,7 +161,17 @@ func (b *bench) servers(ctx context.Context) string {
 	if info, err := b.rdb.Info(ctx, "server").Result(); err == nil {
 		redisVersion = infoField(info, "redis_version")
 	}
-	return fmt.Sprintf("Redis %s, PostgreSQL %s, RabbitMQ (quorum queues)", redisVersion, strings.Fields(pg + " ?")[0])
+	return fmt.Sprintf("Redis %s, PostgreSQL %s, RabbitMQ %s", redisVersion, strings.Fields(pg + " ?")[0], b.brokerVersion())
+}
+
+func (b *bench) brokerVersion() string {
+	conn, err := amqp.Dial(b.cfg.AMQP)
+	if err != nil {
+		return "?"
+	}
+	version, _ := conn.Properties["version"].(string)
+	_ = conn.Close() // it has told what was asked
+	return version
 }
 
 func infoField(info, name string) string {
