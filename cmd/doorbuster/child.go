@@ -110,8 +110,8 @@ func (c *child) stop() error {
 	case err = <-c.ended:
 	case <-timeout.C:
 		_ = c.cmd.Process.Kill() // it may have ended just now
-		<-c.ended
-		err = fmt.Errorf("did not end within %s of SIGTERM", childStop)
+		err = <-c.ended
+		err = fmt.Errorf("did not end within %s of SIGTERM: %w", childStop, err)
 	}
 	c.ended = nil
 	if err != nil {

@@ -114,7 +114,15 @@ func (p *program) wireRecovery(ctx context.Context) error {
 		return err
 	}
 	drainer := relay.New(relay.Config{Stock: p.stock, Sales: store, Publisher: p.pub, Logger: p.log})
+	depth := func(ctx context.Context, q int) (int, error) {
+		ready, _, err := queue.Depths(ctx, queue.Config{URL: p.cfg.Backends.AMQP})
+		if err != nil || q >= len(ready) {
+			return 0, err
+		}
+		return ready[q], nil
+	}
 	p.recovery = recovery.New(recovery.Config{
+		Depth: depth,
 		Stock: p.stock, Orders: store, Lead: store.Leader(), Publisher: p.pub, Drainer: drainer,
 		Logger: p.log, Registerer: p.reg,
 	})
