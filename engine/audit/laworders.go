@@ -38,24 +38,32 @@ func law4(rows []row) Law {
 		}
 	}
 	for buyer, of := range byBuyer {
-		judgeLimit(rows, of, func(r *row) int64 { return r.limitBuyer }, &f, "buyer "+buyer)
+		limits{rows, func(r *row) int64 { return r.limitBuyer }, &f}.judge("buyer "+buyer, of)
 	}
 	for id, of := range byIdentity {
-		judgeLimit(rows, of, func(r *row) int64 { return r.limitIdentity }, &f, "identity "+id)
+		limits{rows, func(r *row) int64 { return r.limitIdentity }, &f}.judge("identity "+id, of)
 	}
 	return f.law(4, "%d buyers and %d identities within the limits of their orders", len(byBuyer), len(byIdentity))
 }
 
-// judgeLimit goes through the orders of one buyer or identity in the order of
-// their accepts.
-func judgeLimit(rows []row, of []int32, limit func(*row) int64, f *findings, who string) {
+// limits judges orders by one of the limits they carry.
+type limits struct {
+	rows  []row
+	limit func(*row) int64
+	f     *findings
+}
+
+// judge goes through the orders of one buyer or identity in the order of their
+// accepts.
+func (j limits) judge(who string, of []int32) {
+	rows := j.rows
 	slices.SortFunc(of, func(i, j int32) int {
 		a, b := &rows[i], &rows[j]
 		return cmp.Or(cmp.Compare(a.accepted, b.accepted), cmp.Compare(a.hold.Epoch, b.hold.Epoch), cmp.Compare(a.hold.Seq, b.hold.Seq))
 	})
 	for k, i := range of {
 		r := &rows[i]
-		most := limit(r)
+		most := j.limit(r)
 		if most == 0 {
 			continue
 		}
@@ -66,7 +74,7 @@ func judgeLimit(rows []row, of []int32, limit func(*row) int64, f *findings, who
 			}
 		}
 		if had > most {
-			f.add("%s: order %s took him to %d units, limit %d", who, r.id, had, most)
+			j.f.add("%s: order %s took him to %d units, limit %d", who, r.id, had, most)
 		}
 	}
 }
