@@ -11,11 +11,14 @@ begun=$SECONDS
 
 step() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - begun)); }
 
+passed=no
 finish() {
 	code=$?
 	trap - EXIT
+	trap '' INT TERM HUP # whoever cut this off may do so twice; the servers must go
 	step "stopping the servers"
 	bin/doorbuster down --dir "$state" --wipe || code=1
+	[ "$passed" = yes ] || [ "$code" -ne 0 ] || code=1
 	if [ "$code" -eq 0 ]; then
 		printf '\nmake test: PASS in %d s\n' $((SECONDS - begun))
 	else
@@ -32,6 +35,8 @@ go build -buildvcs=false -tags nomarket ./...
 step "private servers"
 bin/doorbuster down --dir "$state" --wipe # of a run that was cut off
 trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 exports=$(bin/doorbuster up --dir "$state" --env)
 eval "$exports"
 export DOORBUSTER_REQUIRE_SERVERS=1
@@ -39,3 +44,4 @@ export DOORBUSTER_REQUIRE_SERVERS=1
 step "tests, with the race detector"
 # Two packages at a time, whatever the number of cores: they share the servers.
 go test -json -race -count=1 -p 2 -timeout 12m ./... | bin/testreport
+passed=yes
