@@ -12,10 +12,12 @@ begun=$SECONDS
 step() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - begun)); }
 
 passed=no
+tests=
 finish() {
 	code=$?
 	trap - EXIT
 	trap '' INT TERM HUP # whoever cut this off may do so twice; the servers must go
+	[ -z "$tests" ] || kill -- "-$tests" 2>/dev/null || true
 	step "stopping the servers"
 	bin/doorbuster down --dir "$state" --wipe || code=1
 	[ "$passed" = yes ] || [ "$code" -ne 0 ] || code=1
@@ -43,5 +45,11 @@ export DOORBUSTER_REQUIRE_SERVERS=1
 
 step "tests, with the race detector"
 # Two packages at a time, whatever the number of cores: they share the servers.
-go test -json -race -count=1 -p 2 -timeout 12m ./... | bin/testreport
+# In a process group of its own (set -m), which ends with this script.
+set -m
+(go test -json -race -count=1 -p 2 -timeout 12m ./... | bin/testreport) &
+tests=$!
+set +m
+wait "$tests"
+tests=
 passed=yes
