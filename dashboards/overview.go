@@ -56,13 +56,13 @@ func theSale() []Panel {
 
 func isItRight() []Panel {
 	return []Panel{
-		number("Laws broken", "short", "By `doorbuster audit --watch`. Anything but 0 is an incident.", 1,
-			q(`sum(max by (sale, law) (doorbuster_audit_law_broken{sale=~"$sale"}))`, "broken")),
-		number("Lease left", "s", "How long the doors may yet say 202. 0 is 503 to everybody.", 0,
+		alarming(1, number("Laws broken", "short", "By `doorbuster audit --watch`. Anything but 0 is an incident.",
+			q(`sum(max by (sale, law) (doorbuster_audit_law_broken{sale=~"$sale"}))`, "broken"))),
+		number("Lease left", "s", "How long the doors may yet say 202. 0 is 503 to everybody.",
 			q(`min(doorbuster_door_lease_left_seconds{sale=~"$sale"})`, "lease")),
-		number("Heartbeat age", "s", "Since recovery last raised the heartbeat.", 2,
-			q(`max(doorbuster_recovery_heartbeat_age_seconds{sale=~"$sale"})`, "age")),
-		number("Epoch", "short", "Rises with each rebuild.", 0,
+		alarming(2, number("Heartbeat age", "s", "Since recovery last raised the heartbeat.",
+			q(`max(doorbuster_recovery_heartbeat_age_seconds{sale=~"$sale"})`, "age"))),
+		number("Epoch", "short", "Rises with each rebuild.",
 			q(`max by (sale) (doorbuster_recovery_sale_epoch{sale=~"$sale"})`, "{{sale}}")),
 		graph("Flags", "short", "1 while the doors refuse by it.",
 			q(`max by (flag) (doorbuster_door_flag_state{sale=~"$sale"})`, "{{flag}}")),
@@ -196,17 +196,23 @@ func graph(title, unit, what string, targets ...Target) Panel {
 	}
 }
 
-// number is a panel of one value, red from alarm on; 0 is never red.
-func number(title, unit, what string, alarm float64, targets ...Target) Panel {
-	steps := []Step{{Color: "green"}}
-	if alarm > 0 {
-		steps = append(steps, Step{Color: "red", Value: &alarm})
-	}
+// number is a panel of one value.
+func number(title, unit, what string, targets ...Target) Panel {
 	return Panel{
 		Title: title, Type: "stat", Description: what, Targets: targets,
-		FieldConfig: &FieldConfig{Defaults: Defaults{Unit: unit, Thresholds: &Thresholds{Mode: "absolute", Steps: steps}}, Overrides: []any{}},
-		Options:     &Options{ColorMode: "value", ReduceOptions: &ReduceOptions{Calcs: []string{"lastNotNull"}}},
+		FieldConfig: &FieldConfig{
+			Defaults:  Defaults{Unit: unit, Thresholds: &Thresholds{Mode: "absolute", Steps: []Step{{Color: "green"}}}},
+			Overrides: []any{},
+		},
+		Options: &Options{ColorMode: "value", ReduceOptions: &ReduceOptions{Calcs: []string{"lastNotNull"}}},
 	}
+}
+
+// alarming makes a number red from this value on.
+func alarming(from float64, p Panel) Panel {
+	t := p.FieldConfig.Defaults.Thresholds
+	t.Steps = append(t.Steps, Step{Color: "red", Value: &from})
+	return p
 }
 
 // layout puts panels in rows.

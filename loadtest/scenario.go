@@ -33,15 +33,15 @@ type Phase struct {
 }
 
 // FlashSale returns the phases of a sale that opens idle later: hardly anybody
-// before, then the spike, a plateau at a third of it, and the trickle after the
-// sell-out.
-func FlashSale(peak float64, idle, spike, plateau, after time.Duration) []Phase {
+// before, then the spike, a plateau at a third of it, and for half as long as
+// that the trickle after the sell-out.
+func FlashSale(peak float64, idle, spike, plateau time.Duration) []Phase {
 	const few, plateauShare, trickleShare = 20, 1.0 / 3, 1.0 / 10
 	return []Phase{
 		{"idle", min(few, peak), idle},
 		{"spike", peak, spike},
 		{"plateau", peak * plateauShare, plateau},
-		{"sell-out", peak * trickleShare, after},
+		{"sell-out", peak * trickleShare, plateau / 2},
 	}
 }
 

@@ -47,7 +47,7 @@ func TestScenarioTalliesOutcomes(t *testing.T) {
 	var log lines
 	rep, err := loadtest.RunScenario(t.Context(), loadtest.ScenarioConfig{
 		URLs: []string{d.url}, Sale: "drop", Basket: mug, Tickets: tickets(5000), Workers: 64, Log: &log,
-		Phases: loadtest.FlashSale(2000, 200*time.Millisecond, 400*time.Millisecond, 200*time.Millisecond, 200*time.Millisecond),
+		Phases: loadtest.FlashSale(2000, 200*time.Millisecond, 400*time.Millisecond, 400*time.Millisecond),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -56,13 +56,13 @@ func TestScenarioTalliesOutcomes(t *testing.T) {
 	if o.Count(loadtest.Accepted) != 300 || o.Count(loadtest.SoldOut) == 0 || o.Count(loadtest.Early) == 0 || o.Count(loadtest.Unknown) != 0 {
 		t.Errorf("outcomes %v, first error %q", o, rep.Error)
 	}
-	if rep.Requests != 977 || len(log.all) != 977 || len(rep.Phases) != 4 || rep.Phases[1].Requests != 800 {
+	if rep.Requests != 1110 || len(log.all) != 1110 || len(rep.Phases) != 4 || rep.Phases[1].Requests != 800 {
 		t.Errorf("%d requests, %d in the log, phases %+v", rep.Requests, len(log.all), rep.Phases)
 	}
 	if n := log.count(func(a *audit.Answer) bool { return a.Status == 202 && a.Type == "accepted" && a.Order != "" }); n != 300 {
 		t.Errorf("log has %d accepted orders", n)
 	}
-	if q := o["sold-out"]; q.P50 <= 0 || q.P99 < q.P50 || q.Max < q.P99 || rep.Lag.Count != 977 {
+	if q := o["sold-out"]; q.P50 <= 0 || q.P99 < q.P50 || q.Max < q.P99 || rep.Lag.Count != 1110 {
 		t.Errorf("latencies %+v, lag %+v", q, rep.Lag)
 	}
 }

@@ -141,13 +141,13 @@ func (b *bench) acceptedAndConfirmed(ctx context.Context, d *doors) error {
 	if err != nil {
 		return err
 	}
-	b.lastOrders = end.orders
+	b.lastOrders = end.Orders
 	if n := messagesSent(ctx, d.door) - sent; n > 0 {
-		b.lastGroup = max(1, int(float64(end.orders)/n+0.5))
-		b.add("group", float64(end.orders)/n)
+		b.lastGroup = max(1, int(float64(end.Orders)/n+0.5))
+		b.add("group", float64(end.Orders)/n)
 	}
-	b.add("(f)", float64(end.confirmed)/end.last.Sub(start).Seconds())
-	b.say("%-16s %9.0f/s  %d confirmed", "(f)", float64(end.confirmed)/end.last.Sub(start).Seconds(), end.confirmed)
+	b.add("(f)", float64(end.Confirmed)/end.Last.Sub(start).Seconds())
+	b.say("%-16s %9.0f/s  %d confirmed", "(f)", float64(end.Confirmed)/end.Last.Sub(start).Seconds(), end.Confirmed)
 	return nil
 }
 

@@ -89,7 +89,7 @@ func (b *bench) refusedTries(ctx context.Context) error {
 	b.add("(i) tries", float64(n))
 	b.add("(i) growth", float64(after-before))
 	b.say("%-16s %9.0f tries refused, Redis grew by %d bytes", "(i)", float64(n), after-before)
-	return b.drop(ctx, s.sale)
+	return b.drop(ctx, string(s.sale))
 }
 
 // idleConnections measures a door of its own with many connections open, each of
@@ -155,11 +155,7 @@ func (b *bench) idleSales(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, door.stop()) }()
 	prefix := string(randomSale()) + "-"
 	name := func(i int) engine.SaleID { return engine.SaleID(fmt.Sprintf("%s%d", prefix, i)) }
-	defer func() {
-		for i := range b.plan.idle {
-			err = errors.Join(err, b.drop(context.WithoutCancel(ctx), name(i)))
-		}
-	}()
+	defer func() { err = errors.Join(err, b.drop(context.WithoutCancel(ctx), prefix)) }()
 	for i := range b.plan.idle {
 		if _, err := b.newSlot(ctx, name(i), 1); err != nil {
 			return err

@@ -130,11 +130,11 @@ func (b *bench) sandboxRound(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	if end.confirmed == 0 {
+	if end.Confirmed == 0 {
 		return errNothing
 	}
-	rate := float64(end.confirmed) / end.last.Sub(start).Seconds()
+	rate := float64(end.Confirmed) / end.Last.Sub(start).Seconds()
 	b.add("(f2)", rate)
-	b.say("%-16s %9.0f/s  %d orders", "(f2)", rate, end.confirmed)
+	b.say("%-16s %9.0f/s  %d orders", "(f2)", rate, end.Confirmed)
 	return nil
 }

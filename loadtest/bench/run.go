@@ -12,8 +12,10 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/doorbuster/doorbuster/engine/audit"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/engine/postgres"
+	"github.com/doorbuster/doorbuster/engine/queue"
 	"github.com/doorbuster/doorbuster/stock"
 )
 
@@ -26,6 +28,7 @@ type bench struct {
 	began    time.Time
 	pool     *pgxpool.Pool
 	orders   *orders.Store
+	audit    *audit.Auditor
 	children []*child
 	values   map[string][]float64
 
@@ -115,7 +118,10 @@ func (b *bench) open(ctx context.Context) (err error) {
 		return err
 	}
 	b.orders = orders.New(b.pool)
-	return nil
+	b.audit, err = audit.Open(audit.Config{
+		DatabaseURL: b.cfg.Database, RedisURL: b.cfg.Redis, Queue: queue.Config{URL: b.cfg.AMQP}, Logger: b.cfg.Logger,
+	})
+	return err
 }
 
 // close stops all children, the last started first, and closes connections.
@@ -123,6 +129,9 @@ func (b *bench) close() error {
 	var errs []error
 	for i := len(b.children) - 1; i >= 0; i-- {
 		errs = append(errs, b.children[i].stop())
+	}
+	if b.audit != nil {
+		b.audit.Close()
 	}
 	if b.pool != nil {
 		b.pool.Close()

@@ -10,9 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/audit"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/engine/queue"
 	"github.com/doorbuster/doorbuster/engine/ticket"
@@ -111,17 +110,12 @@ func (b *bench) mint(sale engine.SaleID, n int) ([]loadtest.Ticket, error) {
 	return out, nil
 }
 
-// rest is what PostgreSQL holds of a sale when all its orders have ended.
-type rest struct {
-	orders, confirmed int64
-	last              time.Time // the last confirmation
-}
-
-// waitRest waits until the queues are empty and every order of the sale has ended.
-func (b *bench) waitRest(ctx context.Context, sale engine.SaleID, atLeast int64) (rest, error) {
+// waitRest waits until the sale is at rest: queues empty, every order at its end,
+// captured, and followed by Redis. It returns what PostgreSQL then holds.
+func (b *bench) waitRest(ctx context.Context, sale engine.SaleID, atLeast int64) (audit.Tally, error) {
 	ctx, cancel := context.WithTimeout(ctx, restTimeout)
 	defer cancel()
-	var r rest
+	// To ask for rest costs PostgreSQL a count of all orders, so the queues are waited for first.
 	for {
 		depths, _, err := queue.Depths(ctx, queue.Config{URL: b.cfg.AMQP})
 		waiting := 0
@@ -129,26 +123,18 @@ func (b *bench) waitRest(ctx context.Context, sale engine.SaleID, atLeast int64)
 			waiting += n
 		}
 		if err == nil && waiting == 0 {
-			var open int64
-			// Counting costs PostgreSQL time, so it is done only once the queues are empty.
-			if open, r, err = countOrders(ctx, b.pool, sale); err == nil && open == 0 && r.orders >= atLeast {
-				return r, nil
-			}
+			break
 		}
 		if !pause(ctx, 10*poll) {
-			return r, fmt.Errorf("sale %s: %w: %d messages waiting, %d of %d orders written, %d confirmed: %w",
-				sale, errNotRest, waiting, r.orders, atLeast, r.confirmed, err)
+			return audit.Tally{}, fmt.Errorf("sale %s: %w: %d messages waiting, %w", sale, errNotRest, waiting, err)
 		}
 	}
-}
-
-func countOrders(ctx context.Context, pool *pgxpool.Pool, sale engine.SaleID) (open int64, r rest, err error) {
-	var last *time.Time
-	err = pool.QueryRow(ctx, `SELECT count(*) FILTER (WHERE state IN ($2, $3)), count(*), count(*) FILTER (WHERE state = $4), max(finished_at)
-		FROM orders WHERE sale_no = (SELECT no FROM sales WHERE id = $1)`,
-		sale, engine.Reserved, engine.Paying, engine.Confirmed).Scan(&open, &r.orders, &r.confirmed, &last)
-	if last != nil {
-		r.last = *last
+	if waiting, err := b.audit.WaitForRest(ctx, sale); err != nil || waiting != "" {
+		return audit.Tally{}, fmt.Errorf("sale %s: %w: %s, %w", sale, errNotRest, waiting, err)
 	}
-	return open, r, err
+	t, err := b.audit.Tally(ctx, sale)
+	if err == nil && t.Orders < atLeast {
+		err = fmt.Errorf("sale %s: %d orders were answered 202, PostgreSQL has %d", sale, atLeast, t.Orders)
+	}
+	return t, err
 }

@@ -59,11 +59,19 @@ func randomSale() engine.SaleID {
 	return engine.SaleID("bench-" + strings.ToLower(rand.Text()[:8]))
 }
 
-// drop deletes the keys of a slot: its pointer first, because the store drops no
-// epoch that is in use.
-func (b *bench) drop(ctx context.Context, sale engine.SaleID) error {
-	pointer := b.rdb.Unlink(ctx, "s:{"+string(sale)+"}").Err()
-	return errors.Join(pointer, b.stock.DropEpoch(ctx, sale, 1))
+// scanCount is how many keys Redis looks at per call of a scan.
+const scanCount = 1000
+
+// drop deletes every key whose hash tag begins with prefix. Stock does not drop
+// an epoch that is in use, and it must not: nobody else may forget a sale.
+func (b *bench) drop(ctx context.Context, prefix string) error {
+	keys := b.rdb.Scan(ctx, 0, "*{"+prefix+"*", scanCount).Iterator()
+	for keys.Next(ctx) {
+		if err := b.rdb.Unlink(ctx, keys.Val()).Err(); err != nil {
+			return err
+		}
+	}
+	return keys.Err()
 }
 
 // stockRounds is (e): every group size once per round, with appendfsync everysec
@@ -99,7 +107,7 @@ func (b *bench) reservations(ctx context.Context, fsync string, size int) error 
 	start := time.Now()
 	n, err := b.reserve(ctx, s, reserving{size: size, until: start.Add(b.plan.stock)})
 	took := time.Since(start)
-	if err := errors.Join(err, b.drop(ctx, s.sale)); err != nil {
+	if err := errors.Join(err, b.drop(ctx, string(s.sale))); err != nil {
 		return err
 	}
 	name := fmt.Sprintf("(e) %s %d", fsync, size)
