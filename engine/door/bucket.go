@@ -22,8 +22,7 @@ const (
 // his favour. Seeded, so that nobody can choose his neighbours.
 type buckets struct {
 	seed  maphash.Seed
-	step  int64 // nanoseconds per token
-	burst int64 // nanoseconds of a full bucket
+	rate  rate
 	locks [bucketLocks]sync.Mutex
 	sets  [][bucketWays]bucket
 }
@@ -33,12 +32,8 @@ type bucket struct {
 	full  int64  // on the door's clock
 }
 
-func newBuckets(rate float64, burst int) *buckets {
-	step := int64(float64(time.Second) / rate)
-	return &buckets{
-		seed: maphash.MakeSeed(), step: step, burst: step * int64(burst),
-		sets: make([][bucketWays]bucket, bucketSets),
-	}
+func newBuckets(perSecond float64, burst int) *buckets {
+	return &buckets{seed: maphash.MakeSeed(), rate: newRate(perSecond, burst), sets: make([][bucketWays]bucket, bucketSets)}
 }
 
 // take takes a token of the buyer, or tells that there is none. It allocates
@@ -64,10 +59,43 @@ func (b *buckets) take(buyer []byte, now int64) bool {
 	if e.buyer != h {
 		*e = bucket{buyer: h, full: now}
 	}
-	full := max(e.full, now) + b.step
-	if full-now > b.burst {
+	return b.rate.take(&e.full, now)
+}
+
+// rate is what a bucket fills by.
+type rate struct {
+	step  int64 // nanoseconds per token
+	burst int64 // nanoseconds of a full bucket
+}
+
+func newRate(perSecond float64, burst int) rate {
+	step := int64(float64(time.Second) / perSecond)
+	return rate{step: step, burst: step * int64(burst)}
+}
+
+// take takes a token out of the bucket that will be full at *full.
+func (r rate) take(full *int64, now int64) bool {
+	next := max(*full, now) + r.step
+	if next-now > r.burst {
 		return false
 	}
-	e.full = full
+	*full = next
 	return true
+}
+
+// meter is a single bucket.
+type meter struct {
+	rate rate
+	mu   sync.Mutex
+	full int64
+}
+
+func newMeter(perSecond float64, burst int) *meter {
+	return &meter{rate: newRate(perSecond, burst)}
+}
+
+func (m *meter) take(now int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rate.take(&m.full, now)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,17 +65,19 @@ type Door struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *metrics
-	epoch   time.Time // the zero of the door's own clock
+	zero    time.Time // of the door's own clock
 
 	sales    *table
 	recall   recall
 	buckets  *buckets
+	lookers  *meter // first reads of a sale for those who show no ticket
 	requests sync.Pool
 	groups   sync.Pool
 
-	life *life
-	ctx  context.Context // of the watches; ends with Run
-	end  context.CancelFunc
+	life   *life
+	closed atomic.Bool     // no request is taken any more
+	ctx    context.Context // of the watches; ends with Run
+	end    context.CancelFunc
 }
 
 // New returns a door, or an error that says what is wrong with cfg.
@@ -92,8 +95,8 @@ func New(cfg Config) (*Door, error) {
 	}
 	cfg = withDefaults(cfg)
 	d := &Door{
-		cfg: cfg, log: cfg.Logger, epoch: time.Now(), sales: newTable(), life: newLife(),
-		buckets:  newBuckets(cfg.BuyerRate, cfg.BuyerBurst),
+		cfg: cfg, log: cfg.Logger, zero: time.Now(), sales: newTable(), life: newLife(),
+		buckets: newBuckets(cfg.BuyerRate, cfg.BuyerBurst), lookers: newMeter(lookRate, lookBurst),
 		requests: sync.Pool{New: newRequest}, groups: sync.Pool{New: newGroup},
 	}
 	d.ctx, d.end = context.WithCancel(context.Background())
@@ -151,6 +154,7 @@ func (d *Door) Run(ctx context.Context) error {
 		case <-tick.C:
 			d.sweep()
 		case <-ctx.Done():
+			d.closed.Store(true)
 			d.end()
 			d.life.stop()
 			return nil
@@ -159,7 +163,7 @@ func (d *Door) Run(ctx context.Context) error {
 }
 
 // clock is the door's own monotonic clock, in nanoseconds since New.
-func (d *Door) clock() int64 { return int64(time.Since(d.epoch)) }
+func (d *Door) clock() int64 { return int64(time.Since(d.zero)) }
 
 // Handle answers the request if its route is one of the door's, and tells so.
 func (d *Door) Handle(ctx *fasthttp.RequestCtx) bool {

@@ -41,7 +41,7 @@ func (d *Door) admit(r *request, h *head, id, body []byte) answer {
 		return a
 	}
 	now := d.clock()
-	s, v, a := d.use(id, now)
+	s, v, a := d.use(id, now, true)
 	if a != unanswered {
 		if a == noSale && h.replay {
 			return frozen // who repeats knew the sale: it is the slot that has lost it
@@ -57,7 +57,7 @@ func (d *Door) admit(r *request, h *head, id, body []byte) answer {
 		return badKey
 	}
 	repeat := h.replay || d.remembered(r, v, h.key, now)
-	fresh := v.fresh(now)
+	fresh := v.fresh(now) && !v.Frozen
 	if !repeat {
 		if v.earliest(now) > r.claims.NotAfter {
 			return ticketExpired
@@ -88,7 +88,7 @@ func (d *Door) enter(r *request, s *sale, v *view, key []byte) answer {
 	if !d.buckets.take(r.claims.Buyer, now) {
 		return throttled
 	}
-	if !s.leasedFor(v, now) {
+	if d.closed.Load() || !s.leasedFor(v, now) {
 		return frozen
 	}
 	if d.cfg.Publisher.Blocked() || v.Lag > d.cfg.LagMax.Milliseconds() || !s.gate.enter() {

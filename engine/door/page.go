@@ -15,7 +15,7 @@ func (d *Door) show(ctx *fasthttp.RequestCtx, id []byte) {
 		d.refuse(ctx, badMethod, routeShow)
 		return
 	}
-	_, v, a := d.use(id, d.clock())
+	_, v, a := d.use(id, d.clock(), false)
 	if a != unanswered {
 		d.refuse(ctx, a, routeShow)
 		return

@@ -17,6 +17,9 @@ const (
 	firstLease  = 1500 * time.Millisecond      // and so long for the first lease: two heartbeats and some
 	usedEvery   = int64(50 * time.Millisecond) // the times of use are that coarse
 	janitorPace = time.Second
+
+	lookRate  = 500.0 // sales put into use per second by those who show no ticket
+	lookBurst = 2000
 )
 
 // sale is what the door keeps of a sale in use.
@@ -91,10 +94,15 @@ func (t *table) drop(s *sale, cond func() bool) bool {
 
 // use finds the sale, or begins to watch it: the first request of a sale waits
 // for the first read. It returns nil and why if there is nothing to work with.
-func (d *Door) use(id []byte, now int64) (*sale, *view, answer) {
+// known says that a ticket names the sale; who only names it himself may not make
+// the door ask Redis as often as he likes.
+func (d *Door) use(id []byte, now int64, known bool) (*sale, *view, answer) {
 	s := d.sales.get(id)
 	if s == nil {
 		var a answer
+		if !known && !d.lookers.take(now) {
+			return nil, nil, overloaded
+		}
 		if s, a = d.begin(id, now); s == nil {
 			return nil, nil, a
 		}

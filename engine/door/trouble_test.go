@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/door"
 	"github.com/doorbuster/doorbuster/engine/ticket"
@@ -438,4 +440,103 @@ func TestStoppedDoorTakesNothing(t *testing.T) {
 		b.want(b.buy("bob", strconv.Itoa(i)), 503, "sale-frozen")
 	}
 	b.want(b.do(ask{path: "/v1/sales/other/orders", ticket: b.ticket("bob", func(t *ticket.Ticket) { t.Sale = "other" }), key: "k", body: oneMug}), 503, "sale-frozen")
+}
+
+// Redis is away when the first request of a sale comes, and then it is there and
+// knows no such sale, and then it does.
+func TestSaleThatIsMissingAfterAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		b.stock.hook(&b.stock.watch, func(int) error { return errReset })
+		get := func() reply { return b.do(ask{method: "GET", path: "/v1/sales/later"}) }
+		b.want(get(), 503, "sale-frozen")
+		b.stock.hook(&b.stock.watch, nil)
+		time.Sleep(600 * time.Millisecond)
+		b.want(get(), 404, "not-found")
+		time.Sleep(3 * time.Second)
+		reads := b.stock.watches.Load()
+		time.Sleep(time.Minute)
+		if got := b.stock.watches.Load(); got != reads {
+			t.Errorf("%d reads of a sale that is not there", got-reads)
+		}
+		b.sale.ID = "later"
+		b.build(1)
+		b.want(get(), 200, "")
+	})
+}
+
+// Who shows no ticket cannot make the door ask Redis as often as he likes.
+func TestManyUnknownSalesAreNotAllLookedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		refused := 0
+		for i := range 5000 {
+			switch r := b.do(ask{method: "GET", path: "/v1/sales/nosuch-" + strconv.Itoa(i)}); r.problem {
+			case "overloaded":
+				refused++
+			case "not-found":
+			default:
+				t.Fatal(r.raw)
+			}
+		}
+		if got := b.stock.watches.Load(); got > 2000 || refused != 5000-int(got) {
+			t.Errorf("%d reads, %d refused", got, refused)
+		}
+		b.want(b.buy("ann", "k"), 202, "") // who has a ticket is not kept waiting by them
+	})
+}
+
+// The gate narrows when the answers become slower than they can be, and widens
+// again.
+func TestGateAdapts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		b := setup(t, units(1<<20), func(c *door.Config, s *engine.Sale) { c.Registerer, c.GateMax, s.LimitPerBuyer = reg, 256, 0 })
+		pace := func(d time.Duration) {
+			b.stock.hook(&b.stock.reserve, func(int) error { time.Sleep(d); return nil })
+		}
+		limit := func() float64 { return gathered(t, reg, "doorbuster_door_gate_limit_requests") }
+		tickets := make([]string, 200)
+		for i := range tickets {
+			tickets[i] = b.ticket(fmt.Sprint("buyer", i))
+		}
+		n := 0
+		storm := func(rounds int) {
+			for range rounds {
+				n++
+				all(len(tickets), func(i int) reply { return b.do(ask{ticket: tickets[i], key: strconv.Itoa(n), body: oneMug}) })
+			}
+		}
+		pace(time.Millisecond)
+		storm(200)
+		if got := limit(); got != 256 {
+			t.Errorf("limit %v after a storm in time, want all that may be", got)
+		}
+		pace(40 * time.Millisecond)
+		storm(20)
+		narrow := limit()
+		if narrow > 192 || narrow < 32 {
+			t.Errorf("limit %v after a slow storm", narrow)
+		}
+		pace(time.Millisecond)
+		storm(400)
+		if wide := limit(); wide <= narrow {
+			t.Errorf("limit %v of %v after it was quick again", wide, narrow)
+		}
+	})
+}
+
+func gathered(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
 }

@@ -24,17 +24,16 @@ func (s *sale) watch() {
 	s.tick(d.ctx)
 	<-d.sales.cold
 	close(s.ready)
-	if v := s.view.Load(); v != nil && v.missing {
-		return // stays in the table a moment, to answer the next ones
-	}
 	timer := time.NewTimer(watchPace)
 	defer timer.Stop()
 	for {
+		if v := s.view.Load(); v != nil && v.missing {
+			return // stays in the table a moment, to answer the next ones
+		}
 		select {
 		case <-timer.C:
 		case <-s.kick:
 		case <-d.ctx.Done():
-			s.lease.fence(d.clock())
 			return
 		}
 		s.tick(d.ctx)
@@ -88,7 +87,7 @@ func (s *sale) tick(ctx context.Context) {
 	cancel()
 	got := d.clock()
 	if err != nil {
-		s.unread(ctx, old, err, got)
+		s.unread(old, err, got)
 		return
 	}
 	if len(w.Items) > engine.MaxItems {
@@ -96,7 +95,7 @@ func (s *sale) tick(ctx context.Context) {
 	}
 	key, err := s.orderKey(int(w.KeyNumber))
 	if err != nil {
-		s.unread(ctx, old, err, got)
+		s.unread(old, err, got)
 		return
 	}
 	if s.failing {
@@ -116,8 +115,11 @@ func (s *sale) tick(ctx context.Context) {
 }
 
 // unread deals with a read that failed.
-func (s *sale) unread(ctx context.Context, old *view, err error, now int64) {
+func (s *sale) unread(old *view, err error, now int64) {
 	d := s.door
+	if d.ctx.Err() != nil {
+		return // the door stops
+	}
 	if errors.Is(err, stock.ErrNoSale) && old == nil {
 		s.view.Store(&view{missing: true, got: now})
 		return
@@ -126,7 +128,7 @@ func (s *sale) unread(ctx context.Context, old *view, err error, now int64) {
 		s.lease.fence(now)
 	}
 	d.metrics.watchFailures.Inc()
-	if !s.failing && !errors.Is(ctx.Err(), context.Canceled) {
+	if !s.failing {
 		s.failing = true
 		d.log.Warn("the watch of a sale fails", "sale", s.id, "error", err)
 	}
