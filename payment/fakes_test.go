@@ -62,8 +62,8 @@ func newHouse() *house {
 	}
 }
 
-func (h *house) step(name string) (func(), error) {
-	if err := h.before(name); err != nil {
+func (h *house) step(ctx context.Context, name string) (func(), error) {
+	if err := errors.Join(ctx.Err(), h.before(name)); err != nil {
 		return nil, err
 	}
 	h.mu.Lock()
@@ -111,15 +111,15 @@ func (h *house) payable(r *row) orders.Payable {
 }
 
 func (h *house) Ingest(ctx context.Context, sale engine.SaleID, as []orders.Arrival) (orders.IngestReport, error) {
-	return h.ingest(as, 0)
+	return h.ingest(ctx, as, 0)
 }
 
-func (h *house) IngestAndClaim(_ context.Context, _ engine.SaleID, as []orders.Arrival, lease time.Duration) (orders.IngestReport, error) {
-	return h.ingest(as, lease)
+func (h *house) IngestAndClaim(ctx context.Context, _ engine.SaleID, as []orders.Arrival, lease time.Duration) (orders.IngestReport, error) {
+	return h.ingest(ctx, as, lease)
 }
 
-func (h *house) ingest(as []orders.Arrival, lease time.Duration) (rep orders.IngestReport, err error) {
-	done, err := h.step("ingest")
+func (h *house) ingest(ctx context.Context, as []orders.Arrival, lease time.Duration) (rep orders.IngestReport, err error) {
+	done, err := h.step(ctx, "ingest")
 	if err != nil {
 		return rep, err
 	}
@@ -156,8 +156,8 @@ func (h *house) ingest(as []orders.Arrival, lease time.Duration) (rep orders.Ing
 	return rep, nil
 }
 
-func (h *house) Reject(_ context.Context, _ engine.SaleID, r orders.Rejected) error {
-	done, err := h.step("reject")
+func (h *house) Reject(ctx context.Context, _ engine.SaleID, r orders.Rejected) error {
+	done, err := h.step(ctx, "reject")
 	if err != nil {
 		return err
 	}
@@ -166,8 +166,8 @@ func (h *house) Reject(_ context.Context, _ engine.SaleID, r orders.Rejected) er
 	return nil
 }
 
-func (h *house) Claim(_ context.Context, opt orders.ClaimOptions) (out []orders.Payable, err error) {
-	done, err := h.step("claim")
+func (h *house) Claim(ctx context.Context, opt orders.ClaimOptions) (out []orders.Payable, err error) {
+	done, err := h.step(ctx, "claim")
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +188,7 @@ func (h *house) Claim(_ context.Context, opt orders.ClaimOptions) (out []orders.
 func (h *house) Settle(ctx context.Context, _ engine.SaleID, ps []orders.Payment,
 	also func(context.Context, pgx.Tx, []orders.Payable) error,
 ) (out []orders.Settled, err error) {
-	done, err := h.step("settle")
+	done, err := h.step(ctx, "settle")
 	if err != nil {
 		return nil, err
 	}
@@ -217,8 +217,8 @@ func (h *house) Settle(ctx context.Context, _ engine.SaleID, ps []orders.Payment
 	return out, nil
 }
 
-func (h *house) Defer(_ context.Context, _ engine.SaleID, ids []engine.OrderID, _ time.Duration) error {
-	done, err := h.step("defer")
+func (h *house) Defer(ctx context.Context, _ engine.SaleID, ids []engine.OrderID, _ time.Duration) error {
+	done, err := h.step(ctx, "defer")
 	if err != nil {
 		return err
 	}
@@ -231,13 +231,13 @@ func (h *house) Defer(_ context.Context, _ engine.SaleID, ids []engine.OrderID, 
 
 func (h *house) Expire(context.Context, int) (int, error) { return 0, h.before("expire") }
 
-func (h *house) MarkMarker(_ context.Context, nonce string) error {
-	done, err := h.step("marker")
+func (h *house) MarkMarker(ctx context.Context, nonce string) error {
+	done, err := h.step(ctx, "marker")
 	if err != nil {
 		return err
 	}
 	defer done()
-	h.markers = append(h.markers, nonce)
+	h.markers = append(h.markers, fmt.Sprintf("%s behind %d", nonce, len(h.rows)))
 	return nil
 }
 
@@ -260,8 +260,8 @@ func (h *house) newTask(kind ledger.Kind, b ledger.Book, cs []ledger.Charge, due
 	return h.tasks[h.nextTask]
 }
 
-func (h *house) OweVoid(_ context.Context, b ledger.Book, cs []ledger.Charge, due time.Duration) error {
-	done, err := h.step("owe")
+func (h *house) OweVoid(ctx context.Context, b ledger.Book, cs []ledger.Charge, due time.Duration) error {
+	done, err := h.step(ctx, "owe")
 	if err != nil {
 		return err
 	}
@@ -270,8 +270,8 @@ func (h *house) OweVoid(_ context.Context, b ledger.Book, cs []ledger.Charge, du
 	return nil
 }
 
-func (h *house) Due(_ context.Context, limit int, lease time.Duration) (out []ledger.Task, err error) {
-	done, err := h.step("due")
+func (h *house) Due(ctx context.Context, limit int, lease time.Duration) (out []ledger.Task, err error) {
+	done, err := h.step(ctx, "due")
 	if err != nil {
 		return nil, err
 	}
@@ -286,8 +286,8 @@ func (h *house) Due(_ context.Context, limit int, lease time.Duration) (out []le
 	return out, nil
 }
 
-func (h *house) Finish(_ context.Context, rs []ledger.Result) (n int, err error) {
-	done, err := h.step("finish")
+func (h *house) Finish(ctx context.Context, rs []ledger.Result) (n int, err error) {
+	done, err := h.step(ctx, "finish")
 	if err != nil {
 		return 0, err
 	}

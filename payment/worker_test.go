@@ -190,7 +190,7 @@ func TestDatabaseDownDelaysAndLosesNothing(t *testing.T) {
 		return errDown
 	}
 	down.Store(true)
-	b.q.publish(envelope(1, 10, 1), []byte("1M|n1"))
+	b.q.publish([]byte("1M|n1"), envelope(1, 10, 1)) // as handed over together
 	b.start(t)
 	<-seen
 	b.q.mu.Lock()
@@ -200,7 +200,7 @@ func TestDatabaseDownDelaysAndLosesNothing(t *testing.T) {
 	b.q.mu.Unlock()
 	down.Store(false)
 	b.atRest(t, 10)
-	b.h.until(t, "marker", func() bool { return len(b.h.markers) == 1 && b.h.markers[0] == "n1" })
+	b.h.until(t, "marker", func() bool { return len(b.h.markers) == 1 && b.h.markers[0] == "n1 behind 10" })
 	b.lawSix(t)
 }
 
