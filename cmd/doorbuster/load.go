@@ -52,7 +52,7 @@ func (c *LoadCmd) Run(ctx context.Context, g *Globals) (err error) {
 	if c.Mode == "flash" {
 		return c.flash(ctx, g, loadtest.ScenarioConfig{
 			URLs: c.URL, Sale: engine.SaleID(c.Sale), Basket: basket, Tickets: tickets, Workers: c.Connections, Log: log,
-			Phases: loadtest.FlashSale(c.Rate, 2*time.Second, 3*time.Second, c.Duration, c.Duration/2),
+			Phases: loadtest.FlashSale(c.Rate, 2*time.Second, 3*time.Second, c.Duration),
 		})
 	}
 	press := loadtest.PressConfig{
