@@ -285,7 +285,15 @@ func reads(t *testing.T, w *world) {
 	if err != nil || old.Epoch != 1 {
 		t.Errorf("watch: %+v %v", old, err)
 	}
-	must(t, w.rdb.Unlink(ctx, "s:{"+string(id)+"}:1:st").Err())
+	key := "s:{" + string(id) + "}:1:st"
+	for _, torn := range []string{"h:MUG", "seq", "state"} {
+		must(t, w.rdb.HDel(ctx, key, torn).Err())
+		if _, err := b.store.Watch(ctx, id, 1); !errors.Is(err, stock.ErrFenced) {
+			t.Errorf("watch without %s: %v", torn, err)
+		}
+		must(t, w.rdb.HSet(ctx, key, torn, "open").Err())
+	}
+	must(t, w.rdb.Unlink(ctx, key).Err())
 	if _, err := b.store.Watch(ctx, id, 1); !errors.Is(err, stock.ErrFenced) {
 		t.Errorf("watch without state: %v", err)
 	}

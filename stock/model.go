@@ -103,47 +103,47 @@ func (m *Model) enter(sale engine.SaleID, g Grip, op Op) (*modelEpoch, error) {
 
 // Reserve is Store.Reserve.
 func (m *Model) Reserve(_ context.Context, sale engine.SaleID, g Grip, baskets []engine.Basket, d *Decision) error {
-	return m.reserve(sale, g, baskets, d, false)
+	return m.reserve(&question{sale: sale, grip: g, baskets: baskets}, d)
 }
 
 // Retake is Store.Retake.
 func (m *Model) Retake(_ context.Context, sale engine.SaleID, g Grip, baskets []engine.Basket, d *Decision) error {
-	return m.reserve(sale, g, baskets, d, true)
+	return m.reserve(&question{sale: sale, grip: g, baskets: baskets, mode: modeRetake}, d)
 }
 
-func (m *Model) reserve(sale engine.SaleID, g Grip, baskets []engine.Basket, d *Decision, retake bool) error {
+func (m *Model) reserve(q *question, d *Decision) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d.At, d.First, d.Verdicts = 0, 0, d.Verdicts[:0]
-	if err := checkGroup(baskets); err != nil {
+	if err := checkGroup(q.baskets); err != nil {
 		return err
 	}
-	e, err := m.enter(sale, g, OpReserve)
+	e, err := m.enter(q.sale, q.grip, OpReserve)
 	if err != nil {
 		return err
 	}
-	if e.watch.Version != g.Version {
+	if e.watch.Version != q.grip.Version {
 		return ErrStale
 	}
 	d.At = m.Now()
 	first := e.watch.Seq + 1
 	var made []engine.Order
-	for i := range baskets {
-		b := &baskets[i]
+	for i := range q.baskets {
+		b := &q.baskets[i]
 		if r, ok := e.records[b.Order]; ok {
 			d.Verdicts = append(d.Verdicts, e.replay(r, b, first))
 			continue
 		}
-		v := e.judge(b, d.At, retake)
+		v := e.judge(b, d.At, q.mode == modeRetake)
 		if v.Outcome == engine.Accepted {
-			v.Hold = engine.Hold{Epoch: g.Epoch, Seq: e.watch.Seq + 1}
+			v.Hold = engine.Hold{Epoch: q.grip.Epoch, Seq: e.watch.Seq + 1}
 			made = append(made, e.take(b, v, first, d.At))
 		}
 		d.Verdicts = append(d.Verdicts, v)
 	}
 	if len(made) > 0 {
 		d.First = first
-		e.outbox[first] = engine.Envelope{Sale: sale, Orders: made}
+		e.outbox[first] = engine.Envelope{Sale: q.sale, Orders: made}
 	}
 	return nil
 }

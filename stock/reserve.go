@@ -52,29 +52,37 @@ type Decision struct {
 // is unknown whether units were taken: the same baskets may be sent again, and
 // what was taken is found.
 func (s *Store) Reserve(ctx context.Context, sale engine.SaleID, g Grip, baskets []engine.Basket, d *Decision) error {
-	return s.reserve(ctx, sale, g, baskets, d, "")
+	return s.reserve(ctx, &question{sale: sale, grip: g, baskets: baskets}, d)
 }
 
 // Retake is Reserve for orders that were accepted once before, in an epoch that
 // is gone or before they lapsed: neither window, state nor price counts, while
 // stock and limits do (Basket.Max carries the limit in force at their accept).
 func (s *Store) Retake(ctx context.Context, sale engine.SaleID, g Grip, baskets []engine.Basket, d *Decision) error {
-	return s.reserve(ctx, sale, g, baskets, d, modeRetake)
+	return s.reserve(ctx, &question{sale: sale, grip: g, baskets: baskets, mode: modeRetake}, d)
 }
 
 const modeRetake = "retake"
 
-func (s *Store) reserve(ctx context.Context, sale engine.SaleID, g Grip, baskets []engine.Basket, d *Decision, mode string) error {
+// question is what one call of reserve.lua is asked.
+type question struct {
+	sale    engine.SaleID
+	grip    Grip
+	baskets []engine.Basket
+	mode    string // "" or modeRetake
+}
+
+func (s *Store) reserve(ctx context.Context, q *question, d *Decision) error {
 	d.At, d.First, d.Verdicts = 0, 0, d.Verdicts[:0]
-	if err := checkGroup(baskets); err != nil {
-		return fmt.Errorf("reserve in sale %s: %w", sale, err)
+	if err := checkGroup(q.baskets); err != nil {
+		return fmt.Errorf("reserve in sale %s: %w", q.sale, err)
 	}
-	reply, err := s.eval(ctx, sale, g.SHA[OpReserve], d.group.args(sale, g, baskets, mode))
+	reply, err := s.eval(ctx, q.sale, q.grip.SHA[OpReserve], d.group.args(q))
+	if err == nil {
+		err = d.read(q.grip.Epoch, q.baskets, reply)
+	}
 	if err != nil {
-		return fmt.Errorf("reserve %d baskets in sale %s: %w", len(baskets), sale, err)
-	}
-	if err := d.read(g.Epoch, baskets, reply); err != nil {
-		return fmt.Errorf("reserve %d baskets in sale %s: reply: %w", len(baskets), sale, err)
+		return fmt.Errorf("reserve %d baskets in sale %s: %w", len(q.baskets), q.sale, err)
 	}
 	return nil
 }
@@ -127,16 +135,17 @@ type group struct {
 	epoch int64
 }
 
-func (a *group) args(sale engine.SaleID, g Grip, baskets []engine.Basket, mode string) []any {
-	if a.sale != sale || a.epoch != g.Epoch {
-		a.sale, a.epoch, a.keys = sale, g.Epoch, keysOf(sale, g.Epoch)
+func (a *group) args(q *question) []any {
+	baskets := q.baskets
+	if a.sale != q.sale || a.epoch != q.grip.Epoch {
+		a.sale, a.epoch, a.keys = q.sale, q.grip.Epoch, keysOf(q.sale, q.grip.Epoch)
 	}
 	a.find(baskets)
-	identities := a.write(sale, g, baskets)
+	identities := a.write(q)
 	made := a.strings()
 
 	t := append(a.texts[:0], "", "", "5", a.keys.state, a.keys.records, a.keys.buyers, a.keys.identities, a.keys.outbox, argsFormat)
-	t = append(t, made[0], made[1], made[2], mode, itoa(len(baskets)), itoa(len(a.skus)), itoa(len(a.shapes)), itoa(identities))
+	t = append(t, made[0], made[1], made[2], q.mode, itoa(len(baskets)), itoa(len(a.skus)), itoa(len(a.shapes)), itoa(identities))
 	made = made[3:]
 	for _, sku := range a.skus {
 		t = append(t, string(sku))
@@ -193,13 +202,14 @@ func alike(a, b *engine.Basket) bool {
 
 // write writes the strings that have to be made, in the order in which args uses
 // them, and returns the number of identities.
-func (a *group) write(sale engine.SaleID, g Grip, baskets []engine.Basket) (identities int) {
+func (a *group) write(q *question) (identities int) {
+	baskets := q.baskets
 	a.buf, a.ends = a.buf[:0], a.ends[:0]
-	a.buf = strconv.AppendInt(a.buf, g.Version, 10)
+	a.buf = strconv.AppendInt(a.buf, q.grip.Version, 10)
 	a.end()
-	a.buf = append(append(a.buf, envelopeHead...), sale...)
+	a.buf = append(append(a.buf, envelopeHead...), q.sale...)
 	a.end()
-	a.buf = strconv.AppendInt(a.buf, g.Epoch, 10)
+	a.buf = strconv.AppendInt(a.buf, q.grip.Epoch, 10)
 	a.end()
 	for _, b := range a.shapes {
 		a.buf = appendBody(a.buf, b.Body)
@@ -260,7 +270,7 @@ const (
 	letterMayReturn   = 'o' // engine.SoldOut, and units are held
 )
 
-var errReply = errors.New("not as reserve.lua writes it")
+var errReply = errors.New("reply is not as reserve.lua writes it")
 
 // read fills d from what reserve.lua returned.
 func (d *Decision) read(epoch int64, baskets []engine.Basket, reply any) error {

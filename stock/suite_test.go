@@ -392,9 +392,12 @@ func returns(t *testing.T, w *world) {
 		})
 		b.changes(func() { equal(t, "taken", b.apply(moves[1], moves[0], moves[1]), taken(moves[1], moves[0], moves[1])) })
 	}
-	b := w.open(t, nil) // a confirmed order whose tombstone was pruned
+	b := w.open(t, nil) // two rows for one order, which nobody writes: as if one call came after the other
 	x := basket(1, "ann", "MUG*2")
-	hold := b.reserve(x).Verdicts[0].Hold
+	hold := b.reserve(x, basket(2, "bob", "MUG*2")).Verdicts[0].Hold
+	b.apply(move(1, engine.Return, x, hold), move(2, engine.Return, x, hold))
+	b = w.open(t, nil) // a confirmed order whose tombstone was pruned
+	hold = b.reserve(x).Verdicts[0].Hold
 	b.apply(move(1, engine.Settle, x, hold))
 	b.prune(x.Order)
 	twice := move(2, engine.Return, x, hold)

@@ -15,8 +15,8 @@ import (
 
 // Watch reads everything a door must know about the sale, from the master of its
 // slot: one round trip if epoch is the one in use (pass the one last seen, 0 at
-// first), else two. ErrNoSale if the slot knows no such sale, ErrFenced if it has
-// an epoch whose keys are gone. It calls no script, so it also reads a frozen
+// first), else two. ErrNoSale if the slot knows no such sale, ErrFenced if its epoch
+// has no state hash or one that cannot be read. It calls no script, so it also reads a frozen
 // sale.
 func (s *Store) Watch(ctx context.Context, sale engine.SaleID, epoch int64) (Watch, error) {
 	for range 2 {
@@ -63,9 +63,11 @@ func (s *Store) watch(ctx context.Context, sale engine.SaleID, epoch int64) (w W
 	if state.Val()[fieldState] == "" {
 		return Watch{}, 0, fmt.Errorf("%w: epoch %d has no state", ErrFenced, epoch)
 	}
-	w, err = parseState(state.Val())
+	if w, err = parseState(state.Val()); err != nil {
+		return Watch{}, 0, fmt.Errorf("%w: epoch %d: %w", ErrFenced, epoch, err)
+	}
 	w.Epoch, w.Now = epoch, now.Val().UnixMilli()
-	return w, inUse, err
+	return w, inUse, nil
 }
 
 // parseState reads a state hash.
