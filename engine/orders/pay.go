@@ -66,13 +66,21 @@ func (s *Store) Settle(ctx context.Context, sale engine.SaleID, payments []Payme
 	var out []Settled
 	err := s.inSale(ctx, "settle", sale, func(tx pgx.Tx, in saleInfo) error {
 		st := settlement{tx: tx, sale: in, ended: make(map[engine.OrderID]engine.OrderState, len(payments))}
-		if err := st.run(ctx, payments); err != nil {
+		if err := st.finish(ctx, payments); err != nil {
 			return err
 		}
+		// Before the units are given back: the rows of items are the ones that
+		// everybody waits for.
 		if also != nil && len(st.confirmed) > 0 {
 			if err := also(ctx, tx, st.confirmed); err != nil {
 				return err
 			}
+		}
+		if err := giveBack(ctx, tx, in.no, st.back); err != nil {
+			return err
+		}
+		if err := endRows(ctx, tx, in.no, st.endedIDs()); err != nil {
+			return err
 		}
 		var err error
 		out, err = st.results(ctx, payments)
@@ -86,10 +94,22 @@ type settlement struct {
 	tx        pgx.Tx
 	sale      saleInfo
 	confirmed []Payable
+	back      []*engine.Order
 	ended     map[engine.OrderID]engine.OrderState
 }
 
-func (st *settlement) run(ctx context.Context, payments []Payment) error {
+func (st *settlement) endedIDs() []engine.OrderID {
+	ids := make([]engine.OrderID, 0, len(st.ended))
+	for i := range st.confirmed {
+		ids = append(ids, st.confirmed[i].Order)
+	}
+	for _, o := range st.back {
+		ids = append(ids, o.Order)
+	}
+	return ids
+}
+
+func (st *settlement) finish(ctx context.Context, payments []Payment) error {
 	sorted := slices.Clone(payments)
 	slices.SortStableFunc(sorted, func(a, b Payment) int { return strings.Compare(string(a.Order), string(b.Order)) })
 	sorted = slices.CompactFunc(sorted, func(a, b Payment) bool { return a.Order == b.Order })
@@ -108,24 +128,15 @@ func (st *settlement) run(ctx context.Context, payments []Payment) error {
 		}
 		which.add(p.Order, p.Attempt, to, why)
 	}
-	var back []*engine.Order
 	var err error
-	if st.confirmed, back, err = st.sale.finish(ctx, st.tx, engine.Paying, which); err != nil {
-		return err
-	}
-	ended := make([]engine.OrderID, 0, len(st.confirmed)+len(back))
+	st.confirmed, st.back, err = st.sale.finish(ctx, st.tx, engine.Paying, which)
 	for i := range st.confirmed {
-		ended = append(ended, st.confirmed[i].Order)
 		st.ended[st.confirmed[i].Order] = engine.Confirmed
 	}
-	for _, o := range back {
-		ended = append(ended, o.Order)
+	for _, o := range st.back {
 		st.ended[o.Order] = engine.Cancelled
 	}
-	if err := giveBack(ctx, st.tx, st.sale.no, back); err != nil {
-		return err
-	}
-	return endRows(ctx, st.tx, st.sale.no, ended)
+	return err
 }
 
 // attempts are columns for a compare-and-set on (state, attempt).
