@@ -96,6 +96,7 @@ type Snapshot struct {
 const (
 	EndSold    = "all units are confirmed"
 	EndServed  = "every buyer had his answer"
+	EndClosed  = "the sale was closed"
 	EndQuiet   = "no unit was confirmed any more"
 	EndLongest = "the time was over"
 )
@@ -159,7 +160,7 @@ func RunCrowd(ctx context.Context, cfg CrowdConfig) (CrowdResult, error) {
 	}
 	end := c.conduct(ctx, pages)
 	c.lobby.close()
-	if end != EndSold && end != EndServed {
+	if end == EndQuiet || end == EndLongest || ctx.Err() != nil {
 		stop() // else every request under way still gets its answer
 	}
 	workers.Wait()
@@ -252,6 +253,8 @@ func (c *crowd) over(now, lastSale time.Time) string {
 		return EndServed
 	case in.active == 0 && stock.Units > 0 && stock.Sold >= stock.Units:
 		return EndSold
+	case in.active == 0 && c.page.State == "closed":
+		return EndClosed
 	case now.Sub(lastSale) > c.cfg.Quiet:
 		return EndQuiet
 	case now.Sub(c.opens) > c.cfg.Longest:

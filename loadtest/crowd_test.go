@@ -138,6 +138,25 @@ func TestCrowdGivesUpWhenNothingIsConfirmed(t *testing.T) {
 	}
 }
 
+func TestCrowdIsPatientWithEarlyTickets(t *testing.T) {
+	t.Parallel()
+	d := newFakeDoor(t, 10)
+	d.early = 20
+	res := run(t, crowd(d, 10, nil))
+	if res.End != loadtest.EndServed || res.Early != 20 || res.Took < 400*time.Millisecond {
+		t.Errorf("ended %q after %v with %d told that they are early: they did not wait", res.End, res.Took, res.Early)
+	}
+}
+
+func TestCrowdLeavesWhenTheSaleIsClosed(t *testing.T) {
+	t.Parallel()
+	d := newFakeDoor(t, 5)
+	d.neverSell, d.closed = true, true
+	if res := run(t, crowd(d, 10, nil)); res.End != loadtest.EndClosed || res.Waiting != 5 {
+		t.Errorf("ended %q with %d waiting", res.End, res.Waiting)
+	}
+}
+
 func TestCrowdEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	d := newFakeDoor(t, 5)

@@ -34,6 +34,8 @@ type fakeDoor struct {
 	asks      map[string]int // by key: requests
 	replays   int            // repeats that came with Idempotency-Replay
 	neverSell bool           // held, but never confirmed
+	early     int            // so many are told ticket-early, though it is open
+	closed    bool           // once sold out
 }
 
 func newFakeDoor(t *testing.T, units int) *fakeDoor {
@@ -62,6 +64,8 @@ func (d *fakeDoor) handle(ctx *fasthttp.RequestCtx) {
 		state := "open"
 		if time.Now().Before(d.opens) {
 			state = "scheduled"
+		} else if d.closed && d.sold >= d.units {
+			state = "closed"
 		}
 		ctx.SetBodyString(fmt.Sprintf(`{"sale":"drop","state":%q,"opens":%q,"closes":%q,"now":%q,"items":[{"sku":"MUG","price":1500,"units":%d,"available":%d,"held":%d,"sold":%d}]}`,
 			state, d.opens.UTC().Format(time.RFC3339Nano), d.opens.Add(time.Hour).UTC().Format(time.RFC3339Nano), time.Now().UTC().Format(time.RFC3339Nano),
@@ -95,6 +99,10 @@ func (d *fakeDoor) answer(ctx *fasthttp.RequestCtx, key, body string) {
 	switch {
 	case time.Now().Before(d.opens):
 		problem(409, "not-open")
+		return
+	case d.early > 0:
+		d.early--
+		problem(403, "ticket-early")
 		return
 	case d.overload > 0:
 		d.overload--

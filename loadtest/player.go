@@ -92,8 +92,11 @@ func (c *crowd) heard(buyer int32, v *Verdict, retry time.Duration) {
 	case !v.final():
 		c.lobby.again(buyer, time.Now().Add(jitter(max(retry, noHint))))
 	case v.Class == Early:
-		at := c.opens
-		if wait := time.Now().Add(retry); wait.After(at) {
+		at, now := c.opens, time.Now()
+		if !now.Before(at) { // his ticket is early, or the clocks differ
+			at = now.Add(noHint)
+		}
+		if wait := now.Add(retry); wait.After(at) {
 			at = wait
 		}
 		c.lobby.again(buyer, at.Add(rand.N(afterOpen)))
