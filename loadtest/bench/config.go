@@ -22,11 +22,12 @@ const (
 	fullPairs    = 6
 	shortPairs   = 1
 	maxPairs     = 50
-	connections  = loadConnections
 	loadSettling = 300 * time.Millisecond
 )
 
-const loadConnections = 256
+// connections carry every closed loop, so (a) to (d) are compared at the same
+// pressure. With 256 a group in a storm has about 64 members.
+const connections = 256
 
 var allSteps = []string{stepDoor, stepStock, stepSandbox, stepOpen, stepMemory}
 
