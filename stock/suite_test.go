@@ -428,6 +428,8 @@ func stockist(t *testing.T, w *world) {
 		":1:rows 2:CAP.red: - → 1", ":1:rows 2:MUG: - → 9", ":1:rows 3:MUG: - → 4", ":1:rows 4:MUG: - → 0",
 		":1:st a:CAP.red: 4 → 3", ":1:st a:MUG: 13 → 0", ":1:st u:CAP.red: 4 → 3", ":1:st u:MUG: 15 → 2")
 	b.changes(func() { equal(t, "taken", b.apply(less...), []int64{9, 4, 0, 9, 1}) })
+	b.changes(func() { equal(t, "taken", b.apply(stockMove(5, engine.Withdraw, "MUG", 1)), []int64{0}) }, // none left
+		":1:rows 5:MUG: - → 0")
 	for _, op := range []engine.MoveOp{engine.Restock, engine.Withdraw} {
 		b.changes(func() {
 			_, err := b.store.Apply(t.Context(), b.def.ID, b.grip, []engine.Move{stockMove(8, op, "MUG", 1), stockMove(9, op, "HAT", 1)})
