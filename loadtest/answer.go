@@ -46,7 +46,7 @@ func (v *Verdict) final() bool {
 	return v.Class != Overloaded && v.Class != Unknown && v.Type != "throttled"
 }
 
-// problems are the types of DESIGN section 6 with what each means to a buyer.
+// problems are the types of the problems the API tells, with what each means to a buyer.
 var problems = map[string]Class{
 	"not-open": Early, "ticket-early": Early,
 	"sold-out": SoldOut, "limit-reached": Limited, "throttled": Limited,

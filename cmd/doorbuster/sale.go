@@ -83,7 +83,7 @@ func openController(ctx context.Context, b Backends, g *Globals) (*control.Contr
 		pool.Close()
 		return nil, nil, err
 	}
-	c := control.New(control.Config{Orders: orders.New(pool), Stock: stock.New(rdb), Logger: g.Logger()})
+	c := control.New(control.Config{Orders: orders.New(pool), Stock: stock.New(rdb)}) // the trail tells what was done
 	return c, func() { pool.Close(); _ = rdb.Close() }, nil
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 // FsyncDefault is Redis' appendfsync where Config.Fsync is empty: it may lose
-// its last second, which DESIGN's standard mode allows.
+// its last second, which the standard mode allows.
 const FsyncDefault = "everysec"
 
 var redisKind = kind{

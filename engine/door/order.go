@@ -33,8 +33,8 @@ func (d *Door) order(ctx *fasthttp.RequestCtx, id []byte) {
 	d.requests.Put(r)
 }
 
-// admit refuses what can be refused without Redis, cheapest first (DESIGN section
-// 6), and prepares the rest for a group. It allocates nothing for what it refuses.
+// admit refuses what can be refused without Redis, cheapest first,
+// and prepares the rest for a group. It allocates nothing for what it refuses.
 // unanswered means: the request has a place in the gate and may be submitted.
 func (d *Door) admit(r *request, h *head, id, body []byte) answer {
 	if a := d.credential(r, h, id); a != unanswered {
