@@ -13,10 +13,12 @@
 //  5. One terminal event per order, and terminal states are never left.
 //  6. The provider's ledger: a confirmed order was authorised or captured once,
 //     never above its amount; a cancelled one has net nothing, and nothing open.
+//     Our own books balance and say the same.
 //  7. Sale, epoch and sequence number name one order; gapless in the last epoch.
 //  8. Every 202 in the client log has one terminal order of that buyer, key and
 //     price, and nobody was told the opposite of what became of his order.
-//  9. Outbox, queues, rejected orders and release rows are empty; nothing is paying.
+//  9. Outbox, queues, rejected orders, release rows and tasks owed to the provider
+//     are empty; nothing is reserved or paying.
 //  10. Redis and PostgreSQL agree: available = units − live, held = 0.
 //  11. Where demand reached the stock and payments were good, all of it was sold.
 //  12. The same key gave the same order; a changed body was answered 422.
