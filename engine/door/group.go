@@ -69,8 +69,8 @@ func (g *group) end(s *sale) {
 		if !g.called {
 			s.called()
 		}
-		g.answerAll(s, outcomeUnknown)
 	}
+	g.answerAll(s, outcomeUnknown)
 	clear(g.baskets)
 	clear(g.envelope.Orders)
 	g.baskets, g.envelope.Orders, g.view = g.baskets[:0], g.envelope.Orders[:0], nil

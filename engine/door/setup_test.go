@@ -112,7 +112,7 @@ type fakePublisher struct {
 	mu      sync.Mutex
 	fail    error
 	hold    chan struct{} // confirms wait until it is closed
-	bodies  [][]byte
+	bodies  [][]byte      // confirmed
 	waiting atomic.Int64
 }
 
@@ -121,7 +121,6 @@ func (p *fakePublisher) Blocked() bool { return p.blocked.Load() }
 func (p *fakePublisher) Publish(ctx context.Context, _ engine.SaleID, body []byte) error {
 	p.mu.Lock()
 	fail, hold := p.fail, p.hold
-	p.bodies = append(p.bodies, bytes.Clone(body))
 	p.mu.Unlock()
 	if hold != nil {
 		p.waiting.Add(1)
@@ -131,6 +130,11 @@ func (p *fakePublisher) Publish(ctx context.Context, _ engine.SaleID, body []byt
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	if fail == nil {
+		p.mu.Lock()
+		p.bodies = append(p.bodies, bytes.Clone(body))
+		p.mu.Unlock()
 	}
 	return fail
 }

@@ -204,6 +204,29 @@ func TestLeaseEndsBeforeTheConfirm(t *testing.T) {
 	})
 }
 
+// The lease ends while a request gathers: the script is not asked.
+func TestLeaseEndsWhileARequestWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		b.want(b.buy("ann", "k"), 202, "")
+		b.stock.still.Store(true)
+		time.Sleep(1900 * time.Millisecond)
+		b.stock.hook(&b.stock.reserve, func(int) error { time.Sleep(300 * time.Millisecond); return errReset })
+		calls := b.stock.reserves.Load()
+		for _, r := range all(2, func(i int) reply {
+			time.Sleep(time.Duration(i) * time.Millisecond)
+			return b.buy(strconv.Itoa(i), "k")
+		}) {
+			if r.status != 503 {
+				t.Error(r.raw)
+			}
+		}
+		if got := b.stock.reserves.Load() - calls; got != 1 {
+			t.Errorf("%d calls, want only the one under the lease", got)
+		}
+	})
+}
+
 func TestEpochMovesUnderTheDoor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t)
