@@ -100,6 +100,7 @@ type columns struct {
 	epoch, seq, body, total      []int64
 	limitBuyer, limitIdentity    []int64
 	accepted                     []time.Time
+	attempts                     []int16 // all 1: as a constant the planner reads the whole index for it
 	keys                         []string
 	units                        int64
 }
@@ -111,7 +112,7 @@ func (c *columns) add(o *engine.Order) {
 	c.epoch, c.seq = append(c.epoch, o.Hold.Epoch), append(c.seq, o.Hold.Seq)
 	c.body, c.total = append(c.body, int64(o.Body)), append(c.total, o.Total)
 	c.limitBuyer, c.limitIdentity = append(c.limitBuyer, o.LimitBuyer), append(c.limitIdentity, o.LimitIdentity)
-	c.accepted = append(c.accepted, o.Accepted())
+	c.accepted, c.attempts = append(c.accepted, o.Accepted()), append(c.attempts, 1)
 	c.keys = append(c.keys, "b:"+string(o.Buyer))
 	for i := range o.Identities {
 		c.keys = append(c.keys, "i:"+string(engine.AppendIdentities(nil, o.Identities[i:i+1])))
@@ -157,10 +158,10 @@ func (c *columns) batch(sku engine.SKU) *pgx.Batch {
 	b.Queue(`UPDATE bare_orders o SET state = 3, finished_at = now() FROM unnest($1::text[]) AS u(id) WHERE o.id = u.id`, c.id)
 	b.Queue(`INSERT INTO bare_charges (book, order_id, attempt, amount) SELECT $1, u.id, 1, u.amount FROM unnest($2::text[], $3::bigint[]) AS u(id, amount)`,
 		onlyNo, c.id, c.total)
-	b.Queue(`WITH taken AS (UPDATE bare_charges c SET state = 2, captured = amount, captured_at = now() FROM unnest($1::text[]) AS u(id)
-			WHERE c.order_id = u.id AND c.attempt = 1 RETURNING c.no, c.book, c.amount)
+	b.Queue(`WITH taken AS (UPDATE bare_charges c SET state = 2, captured = amount, captured_at = now() FROM unnest($1::text[], $2::smallint[]) AS u(id, attempt)
+			WHERE c.order_id = u.id AND c.attempt = u.attempt RETURNING c.no, c.book, c.amount)
 		INSERT INTO bare_postings (charge, book, kind, account, amount)
-		SELECT t.no, t.book, 1, a.account, a.sign * t.amount FROM taken t, (VALUES (1::smallint, 1), (2::smallint, -1)) AS a(account, sign)`, c.id)
+		SELECT t.no, t.book, 1, a.account, a.sign * t.amount FROM taken t, (VALUES (1::smallint, 1), (2::smallint, -1)) AS a(account, sign)`, c.id, c.attempts)
 	b.Queue(`INSERT INTO bare_moves (sale_no, op, n, orders) VALUES ($1, 0, $2, $3)`, onlyNo, len(c.id), c.id)
 	b.Queue(`UPDATE bare_items SET claimed = claimed + $3 WHERE sale_no = $1 AND sku = $2`, onlyNo, sku, c.units)
 	return &b
