@@ -169,6 +169,11 @@ func TestSoldOutFlagAndRestock(t *testing.T) {
 		if r.body["may_return"] != true || b.stock.reserves.Load() != calls {
 			t.Fatalf("%s, %d calls", r.raw, b.stock.reserves.Load()-calls)
 		}
+		r = b.buy("bob", "k", replay) // passes the memory, and hears the same of the script
+		b.want(r, 409, "sold-out")
+		if r.body["may_return"] != true {
+			t.Fatal(r.raw)
+		}
 		b.want(b.do(ask{ticket: b.ticket("cid"), key: "k", body: `{"lines":[{"sku":"CAP.red","quantity":1}],"total":{"amount":900,"currency":"KRW"}}`}), 202, "")
 		b.settle(b.broker.orders(t)[0])
 		time.Sleep(60 * time.Millisecond)

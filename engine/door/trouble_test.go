@@ -204,6 +204,53 @@ func TestLeaseEndsBeforeTheConfirm(t *testing.T) {
 	})
 }
 
+// The watch may see a sale well, and a call be fenced all the same.
+func TestFencedCallEndsTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		b.want(b.buy("ann", "k"), 202, "")
+		b.stock.hook(&b.stock.reserve, func(int) error { return stock.ErrFenced })
+		b.want(b.buy("bob", "k"), 503, "sale-frozen")
+		b.stock.hook(&b.stock.reserve, nil)
+		calls := b.stock.reserves.Load()
+		b.want(b.buy("bob", "k"), 503, "sale-frozen")
+		if b.stock.reserves.Load() != calls {
+			t.Error("the script was asked without a lease")
+		}
+		time.Sleep(150 * time.Millisecond)
+		b.want(b.buy("bob", "k"), 202, "")
+	})
+}
+
+// And a call may work while the watch sees that the sale is gone.
+func TestFencedWatchEndsTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		b.want(b.buy("ann", "k"), 202, "")
+		b.stock.hook(&b.stock.watch, func(int) error { return stock.ErrFenced })
+		time.Sleep(60 * time.Millisecond)
+		b.want(b.buy("bob", "k"), 503, "sale-frozen")
+	})
+}
+
+// What the memory refuses by is never old: a watch that hangs clears the flags.
+func TestOldFlagsDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, units(1))
+		b.want(b.buy("ann", "k"), 202, "")
+		time.Sleep(60 * time.Millisecond)
+		b.want(b.buy("bob", "k"), 409, "sold-out")
+		b.stock.hook(&b.stock.watch, func(int) error { return errReset })
+		b.settle(b.broker.orders(t)[0])
+		move := engine.Move{ID: 7, Sale: testSale, Op: engine.Restock, Lines: []engine.Line{{SKU: "MUG", Quantity: 1}}}
+		if _, err := b.stock.Apply(t.Context(), testSale, b.grip(), []engine.Move{move}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(160 * time.Millisecond)
+		b.want(b.buy("bob", "k"), 202, "")
+	})
+}
+
 // The lease ends while a request gathers: the script is not asked.
 func TestLeaseEndsWhileARequestWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -292,12 +339,12 @@ func TestDefinitionChangesUnderTheDoor(t *testing.T) {
 	if err := b.stock.Redefine(t.Context(), testSale, b.grip(), b.sale); err != nil {
 		t.Fatal(err)
 	}
-	b.want(b.buy("bob", "k"), 409, "price-changed")
 	b.want(b.do(ask{ticket: b.ticket("bob"), key: "k", body: `{"lines":[{"sku":"MUG","quantity":1}],"total":{"amount":1600,"currency":"KRW"}}`}), 202, "")
 	orders := b.broker.orders(t)
 	if last := orders[len(orders)-1]; last.Lines[0].Price != 1600 {
 		t.Errorf("%+v", last)
 	}
+	b.want(b.buy("cid", "k"), 409, "price-changed")
 	b.want(b.buy("ann", "k", replay), 202, "")
 }
 
@@ -319,7 +366,7 @@ func TestRequestsGather(t *testing.T) {
 		go func() {
 			defer close(done)
 			for i, r := range all(len(tickets), func(i int) reply {
-				time.Sleep(time.Duration(i) * time.Microsecond) // one by one
+				time.Sleep(time.Duration(i) * 10 * time.Microsecond) // one by one
 				return b.do(ask{ticket: tickets[i], key: "k", body: oneMug})
 			}) {
 				if r.status != 202 {
@@ -339,7 +386,7 @@ func TestRequestsGather(t *testing.T) {
 		if got := b.stock.mostAtOnce.Load(); got != 1 {
 			t.Errorf("%d calls at once", got)
 		}
-		if got := b.stock.reserves.Load() - calls; got > 7 || b.stock.largest.Load() > engine.MaxGroup {
+		if got := b.stock.reserves.Load() - calls; got > 12 || b.stock.largest.Load() > engine.MaxGroup {
 			t.Errorf("%d calls for 600 requests, the largest %d", got, b.stock.largest.Load())
 		}
 		synctest.Wait()
