@@ -1,0 +1,156 @@
+package door_test
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/door"
+)
+
+// Requests gather while a call is in flight, and no more groups are between
+// script and confirm than may be.
+func TestRequestsGather(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		b.want(b.buy("first", "k"), 202, "")
+		calls := b.stock.reserves.Load()
+		b.stock.hook(&b.stock.reserve, func(int) error { time.Sleep(time.Millisecond); return nil })
+		hold := make(chan struct{})
+		b.broker.set(nil, hold)
+		tickets := make([]string, 600)
+		for i := range tickets {
+			tickets[i] = b.ticket(fmt.Sprint("buyer", i))
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for i, r := range all(len(tickets), func(i int) reply {
+				time.Sleep(time.Duration(i) * 10 * time.Microsecond) // one by one
+				return b.do(ask{ticket: tickets[i], key: "k", body: oneMug})
+			}) {
+				if r.status != 202 {
+					t.Errorf("%d: %d %s", i, r.status, r.raw)
+				}
+			}
+		}()
+		time.Sleep(100 * time.Millisecond)
+		if got := b.stock.reserves.Load() - calls; got != 4 {
+			t.Errorf("%d calls while no confirm came, want 4", got)
+		}
+		if got := b.broker.waiting.Load(); got != 4 {
+			t.Errorf("%d groups in flight, want 4", got)
+		}
+		close(hold)
+		<-done
+		if got := b.stock.mostAtOnce.Load(); got != 1 {
+			t.Errorf("%d calls at once", got)
+		}
+		if got := b.stock.reserves.Load() - calls; got > 12 || b.stock.largest.Load() > engine.MaxGroup {
+			t.Errorf("%d calls for 600 requests, the largest %d", got, b.stock.largest.Load())
+		}
+		synctest.Wait()
+		if got := b.stock.marked.Load(); got != b.stock.reserves.Load() {
+			t.Errorf("%d entries marked", got)
+		}
+	})
+}
+
+func TestGateClosesBeforeAnyDecrement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, func(c *door.Config, _ *engine.Sale) { c.GateMin, c.GateMax = 40, 40 })
+		b.want(b.buy("first", "k"), 202, "")
+		hold := make(chan struct{})
+		b.broker.set(nil, hold)
+		go func() { time.Sleep(100 * time.Millisecond); close(hold) }()
+		refused, waits := 0, map[string]bool{}
+		tickets := make([]string, 100)
+		for i := range tickets {
+			tickets[i] = b.ticket(fmt.Sprint("buyer", i))
+		}
+		for _, r := range all(len(tickets), func(i int) reply { return b.do(ask{ticket: tickets[i], key: "k", body: oneMug}) }) {
+			if r.status == 202 {
+				continue
+			}
+			b.want(r, 503, "overloaded")
+			refused++
+			waits[r.header("Retry-After")] = true
+		}
+		if refused != 60 || len(waits) < 2 {
+			t.Errorf("%d refused, Retry-After %v", refused, waits)
+		}
+		if w, _ := b.stock.Model.Watch(t.Context(), testSale, 0); w.Seq != 41 {
+			t.Errorf("%d units taken", w.Seq)
+		}
+		b.broker.set(nil, nil)
+		b.broker.blocked.Store(true)
+		b.want(b.buy("ann", "k"), 503, "overloaded")
+		b.broker.blocked.Store(false)
+		_ = b.stock.SetLag(t.Context(), testSale, b.grip(), 60_000)
+		time.Sleep(60 * time.Millisecond)
+		b.want(b.buy("ann", "k"), 503, "overloaded")
+		_ = b.stock.SetLag(t.Context(), testSale, b.grip(), 0)
+		time.Sleep(60 * time.Millisecond)
+		b.want(b.buy("ann", "k"), 202, "")
+	})
+}
+
+// The gate narrows when the answers become slower than they can be, and widens
+// again.
+func TestGateAdapts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		b := setup(t, units(1<<20), func(c *door.Config, s *engine.Sale) { c.Registerer, c.GateMax, s.LimitPerBuyer = reg, 256, 0 })
+		pace := func(d time.Duration) {
+			b.stock.hook(&b.stock.reserve, func(int) error { time.Sleep(d); return nil })
+		}
+		limit := func() float64 { return gathered(t, reg, "doorbuster_door_gate_limit_requests") }
+		tickets := make([]string, 200)
+		for i := range tickets {
+			tickets[i] = b.ticket(fmt.Sprint("buyer", i))
+		}
+		n := 0
+		storm := func(rounds int) {
+			for range rounds {
+				n++
+				all(len(tickets), func(i int) reply { return b.do(ask{ticket: tickets[i], key: strconv.Itoa(n), body: oneMug}) })
+			}
+		}
+		pace(time.Millisecond)
+		storm(200)
+		if got := limit(); got != 256 {
+			t.Errorf("limit %v after a storm in time, want all that may be", got)
+		}
+		pace(40 * time.Millisecond)
+		storm(20)
+		narrow := limit()
+		if narrow > 192 || narrow < 32 {
+			t.Errorf("limit %v after a slow storm", narrow)
+		}
+		pace(time.Millisecond)
+		storm(400)
+		if wide := limit(); wide <= narrow {
+			t.Errorf("limit %v of %v after it was quick again", wide, narrow)
+		}
+	})
+}
+
+func gathered(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
