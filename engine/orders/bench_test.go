@@ -3,6 +3,7 @@ package orders_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -50,7 +51,9 @@ func envelopes(n int) [][]orders.Arrival {
 	return out
 }
 
-func runEnvelopes(b *testing.B, step func(ctx context.Context, bd *bundle, env []orders.Arrival) error) {
+// runEnvelopes runs step on each envelope, on a few goroutines, beside one
+// applier if moves are written.
+func runEnvelopes(b *testing.B, moves bool, step func(ctx context.Context, bd *bundle, env []orders.Arrival) error) {
 	b.Helper()
 	bd := benchSale(b)
 	envs := envelopes(b.N)
@@ -58,35 +61,62 @@ func runEnvelopes(b *testing.B, step func(ctx context.Context, bd *bundle, env [
 	b.ReportAllocs()
 	b.ResetTimer()
 	start := time.Now()
-	done := make(chan error)
 	const workers = 4
+	var wg, applier sync.WaitGroup
 	for range workers {
-		go func() {
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(envs) {
-					done <- nil
-					return
-				}
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(envs); i = int(next.Add(1)) - 1 {
 				if err := step(context.Background(), bd, envs[i]); err != nil {
-					done <- err
+					b.Error(err)
 					return
 				}
 			}
-		}()
+		})
 	}
-	for range workers {
-		if err := <-done; err != nil {
-			b.Error(err)
-		}
+	ended := make(chan struct{})
+	if moves {
+		applier.Go(func() { apply(b, bd, ended) })
 	}
+	wg.Wait()
+	close(ended)
+	applier.Wait()
 	b.StopTimer()
-	b.Logf("settle %v pend %v mark %v", time.Duration(settleNS.Swap(0)), time.Duration(pendNS.Swap(0)), time.Duration(markNS.Swap(0)))
 	b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "orders/s")
 }
 
+// apply marks moves as they come, until none is left after the end.
+func apply(b *testing.B, bd *bundle, ended <-chan struct{}) {
+	b.Helper()
+	for last := false; ; {
+		ms, err := bd.PendingMoves(context.Background(), bd.sale.ID, 4*engine.MaxGroup)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		rows := make([]orders.Moved, len(ms))
+		for i, m := range ms {
+			rows[i].ID = m.ID
+		}
+		if _, _, err := bd.MarkMoved(context.Background(), bd.sale.ID, 1, rows); err != nil {
+			b.Error(err)
+			return
+		}
+		if len(ms) > 0 {
+			continue
+		}
+		if last {
+			return
+		}
+		select {
+		case <-ended:
+			last = true
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 func BenchmarkIngest(b *testing.B) {
-	runEnvelopes(b, func(ctx context.Context, bd *bundle, env []orders.Arrival) error {
+	runEnvelopes(b, false, func(ctx context.Context, bd *bundle, env []orders.Arrival) error {
 		rep, err := bd.Ingest(ctx, bd.sale.ID, env)
 		if err == nil && len(rep.Reserved) != len(env) {
 			err = fmt.Errorf("report %+v", rep)
@@ -97,18 +127,18 @@ func BenchmarkIngest(b *testing.B) {
 
 // BenchmarkLife takes orders from ingest to a marked move, claimed at ingest.
 func BenchmarkLife(b *testing.B) {
-	runEnvelopes(b, func(ctx context.Context, bd *bundle, env []orders.Arrival) error {
+	runEnvelopes(b, true, func(ctx context.Context, bd *bundle, env []orders.Arrival) error {
 		rep, err := bd.IngestAndClaim(ctx, bd.sale.ID, env, time.Minute)
 		if err != nil {
 			return err
 		}
-		return settleAndMark(ctx, bd, rep.Claimed)
+		return settle(ctx, bd, rep.Claimed)
 	})
 }
 
 // BenchmarkLifeClaimed is BenchmarkLife with a Claim between.
 func BenchmarkLifeClaimed(b *testing.B) {
-	runEnvelopes(b, func(ctx context.Context, bd *bundle, env []orders.Arrival) error {
+	runEnvelopes(b, true, func(ctx context.Context, bd *bundle, env []orders.Arrival) error {
 		if _, err := bd.Ingest(ctx, bd.sale.ID, env); err != nil {
 			return err
 		}
@@ -116,34 +146,15 @@ func BenchmarkLifeClaimed(b *testing.B) {
 		if err != nil {
 			return err
 		}
-		return settleAndMark(ctx, bd, got)
+		return settle(ctx, bd, got)
 	})
 }
 
-var settleNS, pendNS, markNS atomic.Int64
-
-func settleAndMark(ctx context.Context, bd *bundle, claimed []orders.Payable) error {
+func settle(ctx context.Context, bd *bundle, claimed []orders.Payable) error {
 	ps := make([]orders.Payment, len(claimed))
 	for i, p := range claimed {
 		ps[i] = orders.Payment{Order: p.Order, Attempt: p.Attempt, Result: orders.Confirmed}
 	}
-	t0 := time.Now()
-	if _, err := bd.Settle(ctx, bd.sale.ID, ps, nil); err != nil {
-		return err
-	}
-	settleNS.Add(int64(time.Since(t0)))
-	t0 = time.Now()
-	ms, err := bd.PendingMoves(ctx, bd.sale.ID, engine.MaxGroup)
-	if err != nil {
-		return err
-	}
-	pendNS.Add(int64(time.Since(t0)))
-	t0 = time.Now()
-	rows := make([]orders.Moved, len(ms))
-	for i, m := range ms {
-		rows[i].ID = m.ID
-	}
-	_, _, err = bd.MarkMoved(ctx, bd.sale.ID, 1, rows)
-	markNS.Add(int64(time.Since(t0)))
+	_, err := bd.Settle(ctx, bd.sale.ID, ps, nil)
 	return err
 }

@@ -46,6 +46,8 @@ type crowd struct {
 	orders []engine.Order
 	epoch  atomic.Int64
 	locks  *deadlocks
+	// crowded is the pool whose deadlocks are counted.
+	crowded *pgxpool.Pool
 }
 
 func newCrowd(t *testing.T) *crowd {
@@ -56,7 +58,7 @@ func newCrowd(t *testing.T) *crowd {
 	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
 	c.ok(err)
 	t.Cleanup(pool.Close)
-	c.Store = orders.New(pool)
+	c.Store, c.crowded = orders.New(pool), pool
 	s := engine.Sale{
 		ID: "drop", Mode: engine.ModeStandard, Payment: engine.PayAtOrder, Provider: "instant", Currency: "KRW",
 		Opens: time.Now().UTC(), Closes: time.Now().Add(time.Hour).UTC(), ReplayWindow: time.Hour,
@@ -98,7 +100,11 @@ func (c *crowd) bring(ctx context.Context) error {
 		}
 		as = append(as, a)
 	}
-	_, err := c.IngestAndClaim(ctx, c.sale.ID, as, []time.Duration{time.Nanosecond, time.Hour}[rand.IntN(2)])
+	store := c.Store
+	if rand.IntN(2) == 0 {
+		store = orders.New(c.crowded) // one that has not met a repeat yet
+	}
+	_, err := store.IngestAndClaim(ctx, c.sale.ID, as, []time.Duration{time.Nanosecond, time.Hour}[rand.IntN(2)])
 	return err
 }
 

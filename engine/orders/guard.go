@@ -90,14 +90,18 @@ const raiseCounters = `INSERT INTO counters AS c (sale_no, key, used, allowed)
 	ON CONFLICT (sale_no, key) DO UPDATE SET used = c.used + excluded.used, allowed = excluded.allowed
 	WHERE excluded.allowed = 0 OR c.used + excluded.used <= excluded.allowed`
 
+// newCounters fails on a key that is there.
+const newCounters = `INSERT INTO counters (sale_no, key, used, allowed)
+	SELECT $1, u.* FROM unnest($2::text[], $3::bigint[], $4::bigint[]) AS u(key, n, most) WHERE u.most = 0 OR u.n <= u.most`
+
 // claimAll claims what the batch demands, and tells whether the guards let all
 // of it through. If not, the transaction is to be rolled back.
-func claimAll(ctx context.Context, tx pgx.Tx, no int32, d demand) (bool, error) {
+func claimAll(ctx context.Context, tx pgx.Tx, raise string, no int32, d demand) (bool, error) {
 	var b pgx.Batch
 	for _, s := range d.skus {
 		b.Queue(claimItem, no, s.sku, s.n)
 	}
-	b.Queue(raiseCounters, no, d.keys, d.units, d.most)
+	b.Queue(raise, no, d.keys, d.units, d.most)
 	res := tx.SendBatch(ctx, &b)
 	defer func() { _ = res.Close() }()
 	for range d.skus {
@@ -144,8 +148,12 @@ func (in *ingestion) guard(ctx context.Context, fresh []*Arrival) error {
 	for i, a := range fresh {
 		orders[i] = &a.Order
 	}
-	if !in.careful {
-		ok, err := claimAll(ctx, in.tx, in.sale.no, demandOf(orders))
+	if in.mode != careful {
+		raise := raiseCounters
+		if in.mode == hopeful {
+			raise = newCounters
+		}
+		ok, err := claimAll(ctx, in.tx, raise, in.sale.no, demandOf(orders))
 		if err != nil {
 			return err
 		}
@@ -175,7 +183,7 @@ func (in *ingestion) guard(ctx context.Context, fresh []*Arrival) error {
 	}
 	d := demandOf(won)
 	clear(d.most) // judged already, each by its own limit
-	ok, err := claimAll(ctx, in.tx, in.sale.no, d)
+	ok, err := claimAll(ctx, in.tx, raiseCounters, in.sale.no, d)
 	if err == nil && !ok {
 		err = fmt.Errorf("%d orders judged good cannot be claimed for: %w", len(won), errGuard)
 	}

@@ -23,7 +23,13 @@ const insertOrders = `INSERT INTO orders (sale_no, state, reason, attempt, stray
 		id, hold_epoch, hold_seq, accepted_at, limit_buyer, limit_identity, body, buyer, identities, lines, total)
 	SELECT $1, $2, $3, $4, $5, now() + $6::interval, CASE WHEN $7 THEN now() END, u.* FROM unnest($8::text[], $9::bigint[], $10::bigint[], $11::timestamptz[],
 		$12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::text[], $17::text[], $18::bigint[]) AS u
-	ON CONFLICT DO NOTHING RETURNING id`
+`
+
+// insertUnknown leaves out what is there already, insertNew fails on it.
+const (
+	insertUnknown = insertOrders + `ON CONFLICT DO NOTHING RETURNING id`
+	insertNew     = insertOrders
+)
 
 // columns are orders turned by 90 degrees, as unnest wants them.
 type columns struct {
@@ -81,8 +87,15 @@ func (in *ingestion) insert(ctx context.Context, arrivals []*Arrival, kind newKi
 	case in.claims():
 		state, attempt = engine.Paying, 1
 	}
-	rows, err := in.tx.Query(ctx, insertOrders, in.sale.no, state, reason, attempt, kind != newLive, due, state == engine.Cancelled,
-		c.id, c.epoch, c.seq, c.accepted, c.limitBuyer, c.limitIdentity, c.body, c.buyer, c.identities, c.lines, c.total)
+	args := []any{
+		in.sale.no, state, reason, attempt, kind != newLive, due, state == engine.Cancelled,
+		c.id, c.epoch, c.seq, c.accepted, c.limitBuyer, c.limitIdentity, c.body, c.buyer, c.identities, c.lines, c.total,
+	}
+	if in.mode == hopeful {
+		_, err := in.tx.Exec(ctx, insertNew, args...)
+		return arrivals, nil, err
+	}
+	rows, err := in.tx.Query(ctx, insertUnknown, args...)
 	if err != nil {
 		return nil, nil, err
 	}

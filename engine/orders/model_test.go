@@ -152,14 +152,18 @@ func (m *both) ingest() {
 	for i := range as {
 		as[i] = m.arrival(sale)
 	}
-	model, store := m.model.Ingest, m.b.Ingest
+	fresh := m.b.Store
+	if rapid.Bool().Draw(m.T, "hopeful") {
+		fresh = orders.New(m.b.pool) // one that has not met a repeat yet
+	}
+	model, store := m.model.Ingest, fresh.Ingest
 	if rapid.Bool().Draw(m.T, "claim") {
 		lease := m.wait()
 		model = func(ctx context.Context, sale engine.SaleID, as []orders.Arrival) (orders.IngestReport, error) {
 			return m.model.IngestAndClaim(ctx, sale, as, lease)
 		}
 		store = func(ctx context.Context, sale engine.SaleID, as []orders.Arrival) (orders.IngestReport, error) {
-			return m.b.IngestAndClaim(ctx, sale, as, lease)
+			return fresh.IngestAndClaim(ctx, sale, as, lease)
 		}
 	}
 	want, err1 := model(m.ctx, sale, as)

@@ -33,6 +33,9 @@ const MaxBatch = 16 * engine.MaxGroup
 type Store struct {
 	pool  *pgxpool.Pool
 	infos sync.Map // engine.SaleID → saleInfo
+	// knownUntil says until when the orders of a sale are better not taken for
+	// new: engine.SaleID → time.Time.
+	knownUntil sync.Map
 }
 
 // New returns a store on the pool, which stays the caller's to close. The pool
