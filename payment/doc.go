@@ -29,7 +29,7 @@
 //
 // # Concurrency
 //
-// One loop per ingest queue, Config.Payers and Config.Capturers loops, one expirer.
+// Two batches at once per ingest queue, Config.Payers and Config.Capturers loops, one expirer.
 // Within a batch at most MaxCalls calls to a provider are in flight; a provider
 // that takes batches is called once. All waiting is bounded by the named limits.
 //

@@ -20,22 +20,33 @@ type gateway struct {
 	p     provider.Provider
 	batch provider.Batch // nil if it takes no batches
 
-	authorise, capture, void, lookup prometheus.Observer
+	authorise, capture, void, lookup call
+}
+
+// call measures one kind of call.
+type call struct {
+	took   prometheus.Observer
+	failed prometheus.Counter
 }
 
 func newGateway(name string, p provider.Provider, m *metrics) *gateway {
+	measured := func(what string) call {
+		return call{m.provider.WithLabelValues(name, what), m.providerFailed.WithLabelValues(name, what)}
+	}
 	g := &gateway{
-		p: p, authorise: m.provider.WithLabelValues(name, "authorise"), capture: m.provider.WithLabelValues(name, "capture"),
-		void: m.provider.WithLabelValues(name, "void"), lookup: m.provider.WithLabelValues(name, "lookup"),
+		p: p, authorise: measured("authorise"), capture: measured("capture"), void: measured("void"), lookup: measured("lookup"),
 	}
 	g.batch, _ = p.(provider.Batch)
 	return g
 }
 
-func timed(o prometheus.Observer, call func() error) error {
+func (c call) of(do func() error) error {
 	began := time.Now()
-	err := call()
-	o.Observe(time.Since(began).Seconds())
+	err := do()
+	c.took.Observe(time.Since(began).Seconds())
+	if err != nil {
+		c.failed.Inc()
+	}
 	return err
 }
 
@@ -107,7 +118,7 @@ func (g *gateway) askAll(ctx context.Context, tries []attempt) {
 	for i := range tries {
 		rs[i] = request(&tries[i])
 	}
-	if timed(g.authorise, func() error { return g.batch.AuthoriseAll(ctx, rs, out) }) != nil {
+	if g.authorise.of(func() error { return g.batch.AuthoriseAll(ctx, rs, out) }) != nil {
 		return
 	}
 	for i := range tries {
@@ -134,7 +145,7 @@ func ended(a provider.Auth) orders.PaymentResult {
 func (g *gateway) askOne(ctx context.Context, t *attempt) (result orders.PaymentResult) {
 	key := provider.Key(t.Order, t.Attempt)
 	if t.CancelWished {
-		err := timed(g.void, func() error { return g.p.Void(ctx, key) })
+		err := g.void.of(func() error { return g.p.Void(ctx, key) })
 		if err == nil {
 			return orders.Voided
 		}
@@ -144,7 +155,7 @@ func (g *gateway) askOne(ctx context.Context, t *attempt) (result orders.Payment
 	}
 	if t.Again || t.CancelWished {
 		var c provider.Charge
-		err := timed(g.lookup, func() (err error) { c, err = g.p.Lookup(ctx, key); return err })
+		err := g.lookup.of(func() (err error) { c, err = g.p.Lookup(ctx, key); return err })
 		if err == nil {
 			return resultOf(&c)
 		}
@@ -152,7 +163,7 @@ func (g *gateway) askOne(ctx context.Context, t *attempt) (result orders.Payment
 			return 0
 		}
 	}
-	_ = timed(g.authorise, func() error {
+	_ = g.authorise.of(func() error {
 		a, err := g.p.Authorise(ctx, request(t))
 		if err == nil {
 			result = ended(a)
@@ -168,21 +179,21 @@ func (g *gateway) do(ctx context.Context, t *ledger.Task) (errs []error) {
 	switch {
 	case t.Kind == ledger.Void:
 		eachOf(len(errs), func(i int) {
-			errs[i] = timed(g.void, func() error { return g.p.Void(ctx, keyOf(&t.Charges[i])) })
+			errs[i] = g.void.of(func() error { return g.p.Void(ctx, keyOf(&t.Charges[i])) })
 		})
 	case g.batch != nil:
 		cs := make([]provider.Capture, len(errs))
 		for i := range t.Charges {
 			cs[i] = provider.Capture{Key: keyOf(&t.Charges[i]), Amount: amountOf(t, i)}
 		}
-		if err := timed(g.capture, func() error { return g.batch.CaptureAll(ctx, cs, errs) }); err != nil {
+		if err := g.capture.of(func() error { return g.batch.CaptureAll(ctx, cs, errs) }); err != nil {
 			for i := range errs {
 				errs[i] = err
 			}
 		}
 	default:
 		eachOf(len(errs), func(i int) {
-			errs[i] = timed(g.capture, func() error { return g.p.Capture(ctx, keyOf(&t.Charges[i]), amountOf(t, i)) })
+			errs[i] = g.capture.of(func() error { return g.p.Capture(ctx, keyOf(&t.Charges[i]), amountOf(t, i)) })
 		})
 	}
 	return errs

@@ -3,6 +3,7 @@ package payment
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
@@ -19,8 +20,12 @@ const slotWait = 100 * time.Millisecond
 // down.
 const stepTimeout = 20 * time.Second
 
-// ingester is the loop of one ingest queue. stop ends when no more is to be begun,
-// work when everything is cut off.
+// lanes is how many batches of one queue are ingested at once. Measured on two busy
+// cores, from queue to CONFIRMED: 2 lanes 1.1 to 1.3 times as fast as 1 (there the
+// ingest step was busy 92 % of the time and the others half of it), 3 no faster.
+const lanes = 2
+
+// ingester is one lane.
 type ingester struct {
 	w          *Worker
 	stop, work context.Context //nolint:containedctx // two ends of one loop, see Run
@@ -37,23 +42,57 @@ type parcel struct {
 	msgs   []Message
 }
 
-// handle ingests messages and acknowledges those whose orders are committed. What
-// it could not finish before the end stays unacknowledged and comes again.
-func (in *ingester) handle(_ context.Context, msgs []Message) {
-	if in.p == nil {
-		in.p, in.epochs = in.w.pace("ingest"), make(map[engine.SaleID]int64)
+// intake is one ingest queue: a source hands it messages, some lanes work on them at
+// once, a batch each. PostgreSQL inserts the orders of two batches side by side; only
+// the last part of the transactions, from the items on, is one after the other.
+type intake struct {
+	idle chan *ingester
+	busy sync.WaitGroup
+}
+
+// newIntake makes the lanes of a queue. stop ends when no more is to be begun, work
+// when everything is cut off.
+func (w *Worker) newIntake(stop, work context.Context) *intake {
+	t := &intake{idle: make(chan *ingester, lanes)}
+	for range lanes {
+		t.idle <- &ingester{w: w, stop: stop, work: work, p: w.pace("ingest"), epochs: make(map[engine.SaleID]int64)}
 	}
+	return t
+}
+
+// handle gives messages to the next idle lane, for which it waits. A marker says that
+// everything before it in its queue is committed, so it waits for all lanes, those of
+// its own batch included.
+func (t *intake) handle(_ context.Context, msgs []Message) {
+	in := <-t.idle
 	parcels, markers := in.open(msgs)
+	t.busy.Go(func() {
+		in.parcels(parcels)
+		t.idle <- in
+	})
+	if len(markers) == 0 {
+		return
+	}
+	t.busy.Wait()
+	in = <-t.idle
+	in.markers(markers)
+	t.idle <- in
+}
+
+// parcels writes orders sale by sale, and stops at the first that has to wait when
+// no more is to be begun.
+func (in *ingester) parcels(parcels []parcel) {
 	for i := range parcels {
 		if !in.parcel(&parcels[i]) {
 			return
 		}
 	}
-	// A marker says that everything before it in its queue is committed, so it
-	// comes last.
+}
+
+func (in *ingester) markers(markers []Message) {
 	for _, m := range markers {
 		nonce, _ := queue.MarkerNonce(m.Body)
-		if !in.until(func() error { return in.w.cfg.Orders.MarkMarker(in.work, nonce) }) {
+		if in.stop.Err() != nil || !in.until(func() error { return in.w.cfg.Orders.MarkMarker(in.work, nonce) }) {
 			return
 		}
 		in.ack(m)

@@ -12,34 +12,28 @@ import (
 
 // metrics are the worker's figures; children are resolved once.
 type metrics struct {
-	provider *prometheus.HistogramVec // provider, call
+	provider       *prometheus.HistogramVec // provider, call
+	providerFailed *prometheus.CounterVec   // provider, call
 
 	reserved, cancelled, repeatedMsg, foreign, fork prometheus.Counter
 	retaken, retakeRefused, rejected, dead, acked   prometheus.Counter
 	paid                                            [orders.Voided + 1]prometheus.Counter
 	unknown, repeated, lost, contradicted           prometheus.Counter
 	captured, refused, voided, putOff, expired      prometheus.Counter
-	inHand, lag                                     prometheus.Gauge
+	inHand, lag, owedCaptures, owedVoids            prometheus.Gauge
 
 	errors struct{ ingest, claim, settle, capture, expire prometheus.Counter }
 	took   struct{ ingest, claim, settle, capture, expire prometheus.Observer }
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
-	ended := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "doorbuster_payment_orders_total", Help: "Orders by stage and what became of them there.",
-	}, []string{"stage", "result"})
-	failed := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "doorbuster_payment_errors_total", Help: "Steps that failed, by stage; they are tried again.",
-	}, []string{"stage"})
-	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "doorbuster_payment_step_seconds", Help: "Duration of a step (one batch), by stage.",
-		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
-	}, []string{"stage"})
 	m := &metrics{
 		provider: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "doorbuster_payment_provider_seconds", Help: "Duration of a call to a provider; one per batch where it takes batches.",
 			Buckets: []float64{.0001, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"provider", "call"}),
+		providerFailed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "doorbuster_payment_provider_errors_total", Help: "Calls to a provider that ended without an outcome, or with a refusal.",
 		}, []string{"provider", "call"}),
 		inHand: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "doorbuster_payment_in_hand_orders", Help: "Orders with a payer of this process.",
@@ -51,6 +45,21 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "doorbuster_payment_messages_total", Help: "Messages acknowledged.",
 		}),
 	}
+	owed := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "doorbuster_payment_owed_charges", Help: "Charges that are still to be captured, attempts that are still to be voided.",
+	}, []string{"kind"})
+	m.owedCaptures, m.owedVoids = owed.WithLabelValues("capture"), owed.WithLabelValues("void")
+	errs := []error{m.registerOrders(reg), m.registerStages(reg)}
+	for _, c := range []prometheus.Collector{m.provider, m.providerFailed, m.inHand, m.lag, m.acked, owed} {
+		errs = append(errs, reg.Register(c))
+	}
+	return m, errors.Join(errs...)
+}
+
+func (m *metrics) registerOrders(reg prometheus.Registerer) error {
+	ended := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "doorbuster_payment_orders_total", Help: "Orders by stage and what became of them there.",
+	}, []string{"stage", "result"})
 	for _, c := range []struct {
 		to            *prometheus.Counter
 		stage, result string
@@ -79,6 +88,17 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	} {
 		*c.to = ended.WithLabelValues(c.stage, c.result)
 	}
+	return reg.Register(ended)
+}
+
+func (m *metrics) registerStages(reg prometheus.Registerer) error {
+	failed := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "doorbuster_payment_errors_total", Help: "Steps that failed, by stage; they are tried again.",
+	}, []string{"stage"})
+	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "doorbuster_payment_step_seconds", Help: "Duration of a step (one batch), by stage.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+	}, []string{"stage"})
 	for _, s := range []struct {
 		stage string
 		err   *prometheus.Counter
@@ -92,11 +112,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	} {
 		*s.err, *s.took = failed.WithLabelValues(s.stage), took.WithLabelValues(s.stage)
 	}
-	var errs []error
-	for _, c := range []prometheus.Collector{ended, failed, took, m.provider, m.inHand, m.lag, m.acked} {
-		errs = append(errs, reg.Register(c))
-	}
-	return m, errors.Join(errs...)
+	return errors.Join(reg.Register(failed), reg.Register(took))
 }
 
 // stage begins to measure a step; the function it returns ends that.

@@ -52,4 +52,4 @@ func (p *pace) sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // jitter keeps workers that failed together from coming back together.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) } //nolint:gosec // nobody gains by guessing a pause
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }

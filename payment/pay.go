@@ -207,13 +207,17 @@ func (w *Worker) settleOnce(ctx context.Context, known []attempt) (lost []attemp
 	for i, k := range known {
 		payments[i] = orders.Payment{Order: k.Order, Attempt: k.Attempt, Result: k.result}
 	}
+	lease, hand := captureLease, len(w.toCapture) < tasksInHand/2
+	if !hand {
+		lease = 0 // the capturers are behind: their poll takes it in its turn
+	}
 	var task ledger.Task
 	settled, err := w.cfg.Orders.Settle(ctx, sale, payments, func(ctx context.Context, tx pgx.Tx, confirmed []orders.Payable) (err error) {
 		charges := make([]ledger.Charge, len(confirmed))
 		for i := range confirmed {
 			charges[i] = charge(&confirmed[i])
 		}
-		task, err = w.cfg.Ledger.Authorise(ctx, tx, book, charges, captureLease)
+		task, err = w.cfg.Ledger.Authorise(ctx, tx, book, charges, lease)
 		return err
 	})
 	if err != nil {
@@ -224,7 +228,7 @@ func (w *Worker) settleOnce(ctx context.Context, known []attempt) (lost []attemp
 	}
 	// A transaction that PostgreSQL made run twice may have confirmed nobody the
 	// second time: then the task is of the first, which was rolled back.
-	if slices.ContainsFunc(settled, func(s orders.Settled) bool { return s.Won && s.State == engine.Confirmed }) {
+	if hand && slices.ContainsFunc(settled, func(s orders.Settled) bool { return s.Won && s.State == engine.Confirmed }) {
 		select {
 		case w.toCapture <- task:
 		default: // its row comes due

@@ -46,6 +46,7 @@ type Books interface {
 	OweVoid(ctx context.Context, book ledger.Book, charges []ledger.Charge, due time.Duration) error
 	Due(ctx context.Context, limit int, lease time.Duration) ([]ledger.Task, error)
 	Finish(ctx context.Context, results []ledger.Result) (captured int, err error)
+	Owed(ctx context.Context) (captures, voids int64, err error)
 }
 
 // Message is an unacknowledged message of an ingest queue.
@@ -89,7 +90,7 @@ type Config struct {
 const (
 	DefaultEnvelopes = 8
 	DefaultPayers    = 2
-	DefaultCapturers = 1
+	DefaultCapturers = 2
 	DefaultDrainFor  = 5 * time.Second
 )
 
@@ -99,8 +100,8 @@ const (
 	MaxCalls = 32
 	// batchesInHand is how many batches wait in memory between two stages.
 	batchesInHand = 4
-	// tasksInHand is how many tasks wait for a capturer. More of them come due
-	// after captureLease.
+	// tasksInHand is how many tasks wait for a capturer. Above half of it the
+	// payers hand over none, but let them come due.
 	tasksInHand = 64
 	// prefetchFactor times Envelopes messages are fetched ahead of the one batch
 	// that is worked on.
@@ -110,6 +111,7 @@ const (
 	captureLease = 20 * time.Second       // within which a confirmed batch should be captured
 	pollEvery    = 250 * time.Millisecond // of rows that came due
 	expireEvery  = 500 * time.Millisecond
+	countEvery   = 2 * time.Second       // what is owed, for the metrics
 	firstPause   = 20 * time.Millisecond // of a stage whose service is down
 	maxPause     = time.Second
 )
@@ -195,7 +197,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	failed := make(chan error, queue.Queues)
 	for q := range queue.Queues {
 		ingest.Go(func() {
-			in := ingester{w: w, stop: ctx, work: work}
+			in := w.newIntake(ctx, work)
+			defer in.busy.Wait()
 			if err := w.cfg.Source(ctx, q, in.handle); err != nil && ctx.Err() == nil {
 				failed <- fmt.Errorf("consume ingest queue %d: %w", q, err)
 				stop()
@@ -203,6 +206,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		})
 	}
 	ingest.Go(func() { w.expireLoop(ctx, work) })
+	ingest.Go(func() { w.countLoop(ctx) })
 
 	ingest.Wait()
 	close(w.toPay)
@@ -219,12 +223,11 @@ func (w *Worker) Run(ctx context.Context) error {
 
 // rabbit is the Source that consumes from RabbitMQ.
 func (w *Worker) rabbit(ctx context.Context, q int, handle func(context.Context, []Message)) error {
-	var msgs []Message
 	opt := queue.ConsumeOptions{Prefetch: w.cfg.Envelopes * prefetchFactor, MaxBatch: w.cfg.Envelopes}
 	return queue.Consume(ctx, w.cfg.Queue, q, opt, func(ctx context.Context, ds []*queue.Delivery) {
-		msgs = msgs[:0]
-		for _, d := range ds {
-			msgs = append(msgs, Message{Body: d.Body, Ack: d.Ack, Dead: func() error { return d.Nack(false) }})
+		msgs := make([]Message, len(ds))
+		for i, d := range ds {
+			msgs[i] = Message{Body: d.Body, Ack: d.Ack, Dead: func() error { return d.Nack(false) }}
 		}
 		handle(ctx, msgs)
 	})
@@ -249,4 +252,16 @@ func (w *Worker) expireOnce(ctx context.Context) (n int, err error) {
 	done(err)
 	w.m.expired.Add(float64(n))
 	return n, err
+}
+
+// countLoop keeps the gauges of what is owed to the providers.
+func (w *Worker) countLoop(ctx context.Context) {
+	p := w.pace("count")
+	for p.sleep(ctx, countEvery) {
+		captures, voids, err := w.cfg.Ledger.Owed(ctx)
+		if p.met(ctx, err); err == nil {
+			w.m.owedCaptures.Set(float64(captures))
+			w.m.owedVoids.Set(float64(voids))
+		}
+	}
 }
