@@ -13,18 +13,20 @@ const (
 
 	gateFirst    = 1024 // requests in flight a sale begins with: four full groups
 	gateStep     = 64   // added after a window that was in time and needed it
-	gateWindow   = int64(100 * time.Millisecond)
-	gatePatience = 2   // times the quickest answer is in time, however late that is: fewer buyers make no broker faster
+	gateShrink   = 8    // an eighth is taken away after one that was not
+	gateWindow   = int64(200 * time.Millisecond)
+	gateLate     = 100 // one of so many may be late: the 99th percentile
+	gatePatience = 2   // times the quickest answer is in time, however late that is
 	gateForget   = 64  // windows in which the quickest answer is forgotten
-	gateSlow     = 100 // one of so many may be late: the 99th percentile
 )
 
 // gate bounds the requests of a sale in flight, and adapts the bound to how long
-// they take: additive increase, multiplicative decrease, as TCP does (Chiu and
-// Jain 1989). It is measured from joining a group to the confirm. Where a confirm
-// alone takes longer than the target, in-time is what is not much longer than that
-// (as Vegas does, Brakmo and Peterson 1995): else the gate would close to its
-// minimum and nothing would be quicker for it.
+// they take from joining a group to the confirm: additive increase, multiplicative
+// decrease, as TCP does (Chiu and Jain 1989). Two things are not taken for a sign
+// of too many: a confirm that always takes longer than the target (in time is then
+// what is not much longer than the quickest, as in TCP Vegas, Brakmo and Peterson
+// 1995), and a single stall, which makes a hundredth late but not the mean. Fewer
+// requests would make neither quicker, and the gate would close to its minimum.
 type gate struct {
 	min, max, target int64 // target in nanoseconds
 	limit            atomic.Int64
@@ -33,10 +35,11 @@ type gate struct {
 	mu     sync.Mutex
 	window int64 // when it began
 	all    int64 // requests answered in the window
-	slow   int64 // of them, later than target
+	late   int64 // of them, later than in time
+	sum    int64 // of how long they took
+	peak   int64 // most in flight seen in the window
 	best   int64 // the quickest of the window
 	base   int64 // what an answer takes when nothing waits: the quickest of late
-	peak   int64 // most in flight seen in the window
 }
 
 func (g *gate) init(cfg *Config) {
@@ -56,16 +59,27 @@ func (g *gate) enter() bool {
 // leave gives the place back.
 func (g *gate) leave() { g.used.Add(-1) }
 
+// need is how many requests must be in flight for what was served in the window
+// to be served in the target time each: Little's law, with as much again for the
+// groups that gather. A bound below it makes groups smaller and serves fewer, and
+// what is left is not quicker for it: seen where the machine itself was too busy,
+// with the bound at its minimum and a tenth of the orders accepted.
+func (g *gate) need(now int64) int64 {
+	return int64(2 * float64(g.all) * float64(g.target) / float64(now-g.window))
+}
+
 // learn takes in that n requests took so long, in nanoseconds.
 func (g *gate) learn(n, took, now int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	inTime := max(g.target, gatePatience*g.base)
 	g.all += n
+	g.sum += n * took
+	if took > inTime {
+		g.late += n
+	}
 	if g.best == 0 || took < g.best {
 		g.best = took
-	}
-	if took > max(g.target, gatePatience*g.base) {
-		g.slow += n
 	}
 	g.peak = max(g.peak, g.used.Load())
 	if now-g.window < gateWindow {
@@ -73,9 +87,9 @@ func (g *gate) learn(n, took, now int64) {
 	}
 	limit := g.limit.Load()
 	switch {
-	case g.slow*gateSlow > g.all:
-		g.limit.Store(max(g.min, limit-limit/8))
-	case g.peak > limit/2:
+	case g.late*gateLate > g.all && g.sum/g.all > inTime/2:
+		g.limit.Store(max(g.min, limit-limit/gateShrink))
+	case g.late*gateLate <= g.all && g.peak > limit/2:
 		g.limit.Store(min(g.max, limit+gateStep))
 	}
 	if g.base == 0 || g.best < g.base {
@@ -83,5 +97,5 @@ func (g *gate) learn(n, took, now int64) {
 	} else {
 		g.base += (g.best - g.base) / gateForget
 	}
-	g.window, g.all, g.slow, g.peak, g.best = now, 0, 0, 0, 0
+	g.window, g.all, g.late, g.sum, g.peak, g.best = now, 0, 0, 0, 0, 0
 }
