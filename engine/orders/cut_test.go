@@ -218,10 +218,14 @@ func TestOneLeaderPerSale(t *testing.T) {
 	_, err := b.pool.Exec(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
 	b.ok(err)
-	if ok, err := one.TryLead(t.Context(), "b"); ok || err == nil {
-		t.Errorf("leads %v (%v) without a connection", ok, err)
-	}
-	leads(two, "b", true)
+	b.waitFor("the leader to learn of it", func() bool {
+		_, err := one.TryLead(t.Context(), "b")
+		return err != nil
+	})
+	b.waitFor("the locks to go with the killed connection", func() bool {
+		ok, err := two.TryLead(t.Context(), "b")
+		return ok && err == nil
+	})
 	leads(one, "b", false)
 }
 
