@@ -72,7 +72,6 @@ func (s *sale) alone(r *request) {
 	l.mu.Lock()
 	l.groups--
 	l.mu.Unlock()
-	s.startMarks()
 }
 
 // begin runs a lane whose call and group are counted already.
@@ -106,7 +105,6 @@ func (s *sale) run() {
 		}
 	}
 	s.door.groups.Put(g)
-	s.startMarks()
 }
 
 // called notes that the script call of a group has returned, and lets the next

@@ -8,7 +8,7 @@ import (
 
 const (
 	markTimeout = time.Second
-	markBatch   = 64   // confirmed entries that start a batch while lanes are busy
+	markBatch   = 256  // confirmed entries that start a batch at once; the next read of the watch starts any
 	maxMarks    = 4096 // beyond them marks are dropped: the relay publishes again, which is harmless
 )
 
@@ -46,20 +46,26 @@ func (m *marks) begin() bool {
 	return true
 }
 
+// take hands out what is to be deleted, in the last batch of this run.
 func (m *marks) take() (epoch int64, entries []int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.entries) == 0 {
-		m.running = false
-		return 0, nil
-	}
 	entries = m.entries
 	m.entries, m.spare = m.spare[:0], entries
 	return m.epoch, entries
 }
 
-// startMarks deletes what is confirmed from the outbox, in batches, off the path
-// of any request.
+// end ends the run, unless as much has come in meanwhile as starts one.
+func (m *marks) end() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.running = len(m.entries) >= markBatch
+	return !m.running
+}
+
+// startMarks deletes what is confirmed from the outbox, off the path of any
+// request. A batch per group would cost Redis and the door a call for each: the
+// watch starts one with each of its reads.
 func (s *sale) startMarks() {
 	if !s.marks.begin() {
 		return
@@ -70,11 +76,8 @@ func (s *sale) startMarks() {
 }
 
 func (s *sale) runMarks() {
-	for {
+	for ended := false; !ended; ended = s.marks.end() {
 		epoch, entries := s.marks.take()
-		if entries == nil {
-			return
-		}
 		ctx, cancel := context.WithTimeout(context.Background(), markTimeout)
 		err := s.door.cfg.Stock.Mark(ctx, s.id, epoch, entries)
 		cancel()

@@ -34,13 +34,14 @@ func (s *sale) watch() {
 		case <-timer.C:
 		case <-s.kick:
 		case <-d.ctx.Done():
+			s.startMarks()
 			return
 		}
 		s.tick(d.ctx)
+		s.startMarks()
 		now := d.clock()
 		if now-s.used.Load() > idleAfter && s.lane.quiet() &&
 			d.sales.drop(s, func() bool { return d.clock()-s.used.Load() > idleAfter }) {
-			s.startMarks()
 			return
 		}
 		timer.Reset(s.pace(now))
