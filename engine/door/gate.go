@@ -88,7 +88,7 @@ func (g *gate) learn(n, took, now int64) {
 	limit := g.limit.Load()
 	switch {
 	case g.late*gateLate > g.all && g.sum/g.all > inTime/2:
-		g.limit.Store(max(g.min, limit-limit/gateShrink))
+		g.limit.Store(max(g.min, min(limit, g.need(now)), limit-limit/gateShrink))
 	case g.late*gateLate <= g.all && g.peak > limit/2:
 		g.limit.Store(min(g.max, limit+gateStep))
 	}
