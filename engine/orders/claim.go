@@ -60,28 +60,22 @@ func (s *Store) claimOnce(ctx context.Context, opt ClaimOptions) (out []Payable,
 		if took = len(ids); err != nil || took == 0 {
 			return err
 		}
-		if out, err = in.due(ctx, tx, ids); err != nil || len(out) == 0 {
+		open, err := in.due(ctx, tx, ids)
+		if err != nil || len(open) == 0 {
 			return err
 		}
-		leased := make([]engine.OrderID, len(out))
-		for i := range out {
-			leased[i] = out[i].Order
-		}
-		_, err = tx.Exec(ctx, `UPDATE orders o SET state = $3, attempt = greatest(o.attempt, 1), due_at = now() + $2::interval
-			FROM unnest($1::text[]) AS u(id) WHERE o.id = u.id`, asStrings(leased), opt.Lease, engine.Paying)
-		if err != nil {
-			return err
-		}
-		return workRows(ctx, tx, workRow{in.no, workPay, opt.Lease}, leased)
+		out, err = in.lease(ctx, tx, open, opt.Lease)
+		return err
 	})
 	return out, took, err
 }
 
-// due locks and returns those of the orders that are open and due, as they will
-// be claimed: mostly none, as their payer ended them long before the lease.
+// due reads which of the orders are open and due, as they would be claimed:
+// mostly none, as their payer ended them long before the lease. It locks
+// nothing, for a lock is a write.
 func (in *saleInfo) due(ctx context.Context, tx pgx.Tx, ids []string) ([]Payable, error) {
 	rows, err := tx.Query(ctx, `SELECT o.id, o.buyer, o.total, o.attempt, o.wished, o.state FROM unnest($1::text[]) AS u(id)
-		JOIN orders o ON o.id = u.id WHERE o.due_at <= now() AND o.sale_no + 0 = $2 FOR UPDATE OF o`, ids, in.no)
+		JOIN orders o ON o.id = u.id WHERE o.due_at <= now() AND o.sale_no + 0 = $2`, ids, in.no)
 	if err != nil {
 		return nil, err
 	}
@@ -95,10 +89,40 @@ func (in *saleInfo) due(ctx context.Context, tx pgx.Tx, ids []string) ([]Payable
 		if err := r.Scan(&id, &buyer, &total, &attempt, &wished, &state); err != nil {
 			return Payable{}, err
 		}
-		p := in.payable(id, buyer, total, max(attempt, 1))
+		p := in.payable(id, buyer, total, attempt)
 		p.Again, p.CancelWished = state == engine.Paying, wished
 		return p, nil
 	})
+}
+
+// lease makes those of the orders paying that are still open and due, and
+// returns them. Whether one was paying before is what due read: who changed it
+// since then made it due later, or ended it.
+func (in *saleInfo) lease(ctx context.Context, tx pgx.Tx, open []Payable, lease time.Duration) ([]Payable, error) {
+	ids, at := make([]string, len(open)), make(map[string]int, len(open))
+	for i := range open {
+		ids[i], at[string(open[i].Order)] = string(open[i].Order), i
+	}
+	rows, err := tx.Query(ctx, `UPDATE orders o SET state = $4, attempt = greatest(o.attempt, 1), due_at = now() + $3::interval
+		FROM unnest($1::text[]) AS u(id) WHERE o.id = u.id AND o.sale_no + 0 = $2 AND o.due_at <= now()
+		RETURNING o.id, o.attempt, o.wished`, ids, in.no, lease, engine.Paying)
+	if err != nil {
+		return nil, err
+	}
+	leased := make([]engine.OrderID, 0, len(open))
+	out := make([]Payable, 0, len(open))
+	var id string
+	var attempt int
+	var wished bool
+	if _, err := pgx.ForEachRow(rows, []any{&id, &attempt, &wished}, func() error {
+		p := open[at[id]]
+		p.Attempt, p.CancelWished = attempt, wished
+		out, leased = append(out, p), append(leased, p.Order)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	return out, workRows(ctx, tx, workRow{in.no, workPay, lease}, leased)
 }
 
 // dueSale runs fn under the lock of the given sale, or of the one whose work of
