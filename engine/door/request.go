@@ -36,8 +36,10 @@ func newRequest() any { return &request{done: make(chan struct{}, 1)} }
 
 // reset forgets what belongs to the caller.
 func (r *request) reset() {
-	r.sale, r.named, r.names, r.answer = nil, false, "", unanswered
-	r.verdict, r.wish.currency = stock.Verdict{}, nil
+	r.named, r.wish.currency = false, nil
+	if r.sale != nil { // it was in a group
+		r.sale, r.names, r.answer, r.verdict, r.at = nil, "", unanswered, stock.Verdict{}, 0
+	}
 }
 
 // keep copies what the group needs out of the request's bytes.

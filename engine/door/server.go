@@ -35,7 +35,7 @@ type ServerOptions struct {
 // every proxy before it must read as we do; others get 400 and the end of their
 // connection. It serves the whole listener: door, status and pages. A panic in
 // handle is logged, and answered with 500.
-func NewServer(handle fasthttp.RequestHandler, opt ServerOptions) *fasthttp.Server {
+func NewServer(handle fasthttp.RequestHandler, opt ServerOptions) *Server {
 	if opt.MaxConns <= 0 {
 		opt.MaxConns = defaultConns
 	}
@@ -49,7 +49,7 @@ func NewServer(handle fasthttp.RequestHandler, opt ServerOptions) *fasthttp.Serv
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	g := &guard{handle: handle, log: opt.Logger}
-	return &fasthttp.Server{
+	return &Server{&fasthttp.Server{
 		Handler:                      g.serve,
 		ErrorHandler:                 refuseBroken,
 		Concurrency:                  opt.MaxConns,
@@ -64,7 +64,7 @@ func NewServer(handle fasthttp.RequestHandler, opt ServerOptions) *fasthttp.Serv
 		CloseOnShutdown:              true,
 		SecureErrorLogMessage:        true,
 		Logger:                       quiet{},
-	}
+	}}
 }
 
 // quiet drops what fasthttp would log: errors of single connections, which any

@@ -18,7 +18,7 @@ import (
 )
 
 // serve runs a server over TCP that counts the requests that reach the handler.
-func serve(t *testing.T, handle fasthttp.RequestHandler) (addr string, server *fasthttp.Server) {
+func serve(t *testing.T, handle fasthttp.RequestHandler) (addr string, server *door.Server) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
