@@ -188,11 +188,11 @@ func (e *modelEpoch) judge(b *engine.Basket, now int64, retake bool) Verdict {
 	}
 	limit, n := lower(w.LimitBuyer, b.Max), engine.Units(b.Lines)
 	if c := e.buyers[b.Buyer]; c.Orders >= engine.MaxOrdersPerBuyer || (limit > 0 && c.Units+n > limit) {
-		return Verdict{Outcome: engine.OverLimit}
+		return Verdict{Outcome: engine.OverLimit, LimitBuyer: limit, LimitIdentity: w.LimitIdentity}
 	}
 	for _, id := range b.Identities {
 		if w.LimitIdentity > 0 && e.identities[id]+n > w.LimitIdentity {
-			return Verdict{Outcome: engine.OverIdentity}
+			return Verdict{Outcome: engine.OverIdentity, LimitBuyer: limit, LimitIdentity: w.LimitIdentity}
 		}
 	}
 	short, held := 0, 0

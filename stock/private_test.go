@@ -183,8 +183,7 @@ func TestMemoryPerOrder(t *testing.T) {
 }
 
 // TestMemoryFlat refuses half a million tries, each for another order and buyer
-// and from every cause, and finds not a key, field or entry more. The bench does
-// ten million.
+// and from every cause, and finds not a key, field or entry more.
 func TestMemoryFlat(t *testing.T) {
 	t.Parallel()
 	w := worldAt(t, startRedis(t).url())

@@ -18,7 +18,7 @@ type Verdict struct {
 	Outcome engine.Outcome
 	// Hold is set for baskets accepted, in this call or before.
 	Hold engine.Hold
-	// LimitBuyer is in force for an accepted basket: the smaller of the sale's
+	// LimitBuyer is in force for a basket accepted or over a limit: the smaller of the sale's
 	// limit and Basket.Max. LimitIdentity likewise is the sale's. Units, 0 is none.
 	LimitBuyer, LimitIdentity int64
 	// Record is what stands under the order id of a replay or mismatch.
@@ -297,6 +297,8 @@ func (d *Decision) read(epoch int64, baskets []engine.Basket, reply any) error {
 			v.Hold = engine.Hold{Epoch: epoch, Seq: seq}
 			v.LimitBuyer, v.LimitIdentity = lower(limitBuyer, baskets[i].Max), limitIdentity
 			seq++
+		case byte(engine.OverLimit), byte(engine.OverIdentity):
+			v.LimitBuyer, v.LimitIdentity = lower(limitBuyer, baskets[i].Max), limitIdentity
 		case letterMayReturn:
 			v.Outcome, v.MayReturn = engine.SoldOut, true
 		case letterUnpublished:

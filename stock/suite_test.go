@@ -99,6 +99,13 @@ func outcomesInOrder(t *testing.T, w *world) {
 			if v := d.Verdicts[0]; v.Outcome != c.outcome || v.MayReturn != c.returns || d.First != 0 {
 				t.Fatalf("%+v: got %+v, want %s", c.basket, v, c.outcome)
 			}
+			limit := int64(4)
+			if c.basket.Max > 0 {
+				limit = c.basket.Max
+			}
+			if v := d.Verdicts[0]; c.outcome == engine.OverLimit && v.LimitBuyer != limit {
+				t.Fatalf("%+v: told the limit %d, want %d", c.basket, v.LimitBuyer, limit)
+			}
 		})
 	}
 	for i, buyer := range []string{"c", "d"} {
