@@ -26,8 +26,8 @@ const (
 )
 
 // connections carry every closed loop, so (a) to (d) are compared at the same
-// pressure. With 256 a group in a storm has about 64 members.
-const connections = 256
+// pressure. A group in a storm has about a quarter of them.
+const connections = 512
 
 var allSteps = []string{stepDoor, stepStock, stepSandbox, stepOpen, stepMemory}
 
