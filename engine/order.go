@@ -27,6 +27,7 @@ type Basket struct {
 	Total      int64      // minor units the buyer saw
 	Body       uint64     // hash of lines, total and currency: see BodyHash
 	Max        int64      // units the ticket allows its buyer in this sale; 0 is no bound
+	ReplayOnly bool       // the ticket has expired: a stored outcome is answered, nothing new is taken
 }
 
 // Order is an accepted basket, as it travels from the stock to PostgreSQL.

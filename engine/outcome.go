@@ -19,6 +19,7 @@ const (
 	OverIdentity   Outcome = 'I' // above the limit per identity
 	SoldOut        Outcome = 'O' // fewer units available than asked
 	UnknownSKU     Outcome = 'U' // no such item in the sale
+	NoReplay       Outcome = 'T' // only a repeat was allowed, and nothing stands under the key
 )
 
 // Took tells whether the buyer has, or had, an order under his key.
@@ -50,6 +51,8 @@ func (o Outcome) String() string {
 		return "sold-out"
 	case UnknownSKU:
 		return "not-found"
+	case NoReplay:
+		return "ticket-invalid"
 	}
 	return "unknown"
 }

@@ -164,6 +164,9 @@ func (e *modelEpoch) replay(r engine.Record, b *engine.Basket, first int64) Verd
 // judge decides about a basket that is new. It changes nothing.
 func (e *modelEpoch) judge(b *engine.Basket, now int64, retake bool) Verdict {
 	w := &e.watch
+	if b.ReplayOnly {
+		return Verdict{Outcome: engine.NoReplay}
+	}
 	if !retake {
 		switch {
 		case w.State == engine.SaleClosed:

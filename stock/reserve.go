@@ -197,7 +197,7 @@ func (a *group) find(baskets []engine.Basket) {
 }
 
 func alike(a, b *engine.Basket) bool {
-	return a.Body == b.Body && a.Total == b.Total && a.Max == b.Max && slices.Equal(a.Lines, b.Lines)
+	return a.Body == b.Body && a.Total == b.Total && a.Max == b.Max && a.ReplayOnly == b.ReplayOnly && slices.Equal(a.Lines, b.Lines)
 }
 
 // write writes the strings that have to be made, in the order in which args uses
@@ -218,7 +218,7 @@ func (a *group) write(q *question) (identities int) {
 		a.end()
 		a.buf = strconv.AppendInt(a.buf, b.Total, 10)
 		a.end()
-		a.buf = strconv.AppendInt(a.buf, b.Max, 10)
+		a.buf = strconv.AppendInt(a.buf, maxOf(b), 10)
 		a.end()
 	}
 	for i := range baskets {
@@ -327,4 +327,12 @@ func lower(a, b int64) int64 {
 		return b
 	}
 	return a
+}
+
+// maxOf is the bound as the script reads it: -1 asks for a repeat only.
+func maxOf(b *engine.Basket) int64 {
+	if b.ReplayOnly {
+		return -1
+	}
+	return b.Max
 }

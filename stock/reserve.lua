@@ -9,7 +9,7 @@
 --          6 baskets n  7 SKUs  8 shapes  9 identities
 --          then the SKUs; then per shape (what several baskets ask for alike):
 --          body hash, lines as in a record, total (minor units), max units (0:
---          none), number of lines, and per line SKU index (from 1) and quantity;
+--          none, -1: repeats only), number of lines, and per line SKU index (from 1) and quantity;
 --          then columns: n order ids, n buyers, n shape indexes and, if there
 --          are identities, n joined hex forms, then all identities, raw
 -- RETURNS  {now (ms), first seq or 0, limit per buyer, limit per identity,
@@ -49,7 +49,7 @@ for k = 1, nsku do avail[k], held[k] = tonumber(st[6 + 3 * k]), tonumber(st[7 + 
 local at, shapes, open = 9 + nsku, {}, false
 for k = 1, tonumber(A[8]) do
   local shape = {body = A[at + 1], units = 0, lines = tonumber(A[at + 5]), no = refusal, max = tonumber(A[at + 4])}
-  if lb > 0 and (shape.max == 0 or lb < shape.max) then shape.max = lb end
+  if shape.max < 0 then shape.no = 'T' elseif lb > 0 and (shape.max == 0 or lb < shape.max) then shape.max = lb end
   shape.mid = '|' .. now .. '|' .. shape.max .. '.' .. li .. '|' .. shape.body .. '|'
   shape.rest = '|' .. A[at + 2] .. '|' .. A[at + 3]
   local total = 0

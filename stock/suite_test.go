@@ -108,6 +108,14 @@ func outcomesInOrder(t *testing.T, w *world) {
 			}
 		})
 	}
+	again, fresh := basket(1, "ann", "MUG*2"), basket(12, "eve", "MUG")
+	again.ReplayOnly, fresh.ReplayOnly = true, true
+	b.changes(func() { // with an expired ticket: what is stored, and nothing new
+		d := b.reserve(again, fresh)
+		if d.Verdicts[0].Outcome != engine.ReplayHeld || d.Verdicts[1].Outcome != engine.NoReplay || d.First != 0 {
+			t.Fatalf("replays only: %+v", d.Verdicts)
+		}
+	})
 	for i, buyer := range []string{"c", "d"} {
 		b.reserve(basket(10+i, buyer, "CAP.red*2", "MUG*2"))
 	}

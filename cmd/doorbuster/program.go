@@ -50,8 +50,12 @@ type program struct {
 	recovery          *recovery.Recovery // nil without that role
 }
 
-// stopOrder is the order in which roles stop: senders before receivers.
-var stopOrder = []string{roleDoor, roleStatus, roleWorker, roleRelay, roleRecovery}
+const partHTTP = "http"
+
+// stopOrder is the order in which parts stop: senders before receivers. Status
+// comes first of all: its live streams are connections that HTTP's drain would
+// wait for.
+var stopOrder = []string{roleStatus, partHTTP, roleDoor, roleWorker, roleRelay, roleRecovery}
 
 type programConfig struct {
 	Roles    []string
@@ -88,8 +92,8 @@ func newProgram(ctx context.Context, cmd *ServeCmd, cfg programConfig) (_ *progr
 		{roleDoor, p.wireDoor},
 		{roleStatus, p.wireStatus},
 		{roleRelay, p.wireRelay},
+		{roleRecovery, p.wireRecovery}, // before the worker, which nudges it
 		{roleWorker, p.wireWorker},
-		{roleRecovery, p.wireRecovery},
 	} {
 		if p.has(wire.role) {
 			if err := wire.do(ctx); err != nil {
@@ -153,10 +157,10 @@ func (p *program) listen(ctx context.Context) (err error) {
 // publish with. It returns after everything has ended.
 func (p *program) Run(ctx context.Context) error {
 	defer p.close()
-	slices.SortStableFunc(p.parts, func(a, b part) int {
+	parts := append([]part{{partHTTP, p.serveHTTP}}, p.parts...)
+	slices.SortStableFunc(parts, func(a, b part) int {
 		return slices.Index(stopOrder, a.name) - slices.Index(stopOrder, b.name)
 	})
-	parts := slices.Concat([]part{{"http", p.serveHTTP}}, p.parts)
 	if p.pub != nil {
 		parts = append(parts, part{"publisher", p.pub.Run})
 	}

@@ -105,6 +105,9 @@ func (c *SaleCreateCmd) Run(ctx context.Context, g *Globals) error {
 	if err != nil {
 		return err
 	}
+	if err := payable(&sale); err != nil {
+		return fmt.Errorf("%s: %w", c.File, err)
+	}
 	ctl, done, err := g.controller(ctx)
 	if err != nil {
 		return err
@@ -115,6 +118,18 @@ func (c *SaleCreateCmd) Run(ctx context.Context, g *Globals) error {
 	}
 	return g.say(sale, "sale %s created: opens %s, closes %s, %d items\n", sale.ID,
 		sale.Opens.Format(time.RFC3339Nano), sale.Closes.Format(time.RFC3339Nano), len(sale.Items))
+}
+
+// payable tells why no order of the sale could ever be paid, or nil: units would
+// be held that nobody can buy.
+func payable(sale *engine.Sale) error {
+	if sale.Provider != instantProvider && sale.Provider != sandboxProvider {
+		return fmt.Errorf("provider: %q is none of %s, %s", sale.Provider, instantProvider, sandboxProvider)
+	}
+	if sale.Payment != engine.PayAtOrder {
+		return fmt.Errorf("payment: %q has no provider in this version; want %s", sale.Payment, engine.PayAtOrder)
+	}
+	return nil
 }
 
 // Run shows the sale.

@@ -195,6 +195,7 @@ var outcomes = [256]answer{
 	engine.OverIdentity:   overIdentity,
 	engine.SoldOut:        soldOut,
 	engine.UnknownSKU:     noItem,
+	engine.NoReplay:       ticketExpired,
 }
 
 // publish publishes the envelope, waits for the confirm, and returns what those

@@ -58,8 +58,9 @@ func (d *Door) admit(r *request, h *head, id, body []byte) answer {
 	}
 	repeat := h.replay || d.remembered(r, v, h.key, now)
 	fresh := v.fresh(now) && !v.Frozen
+	r.expired = v.earliest(now) > r.claims.NotAfter
 	if !repeat {
-		if v.earliest(now) > r.claims.NotAfter {
+		if r.expired {
 			return ticketExpired
 		}
 		if fresh {

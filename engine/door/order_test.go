@@ -286,3 +286,23 @@ func TestPage(t *testing.T) {
 		}
 	})
 }
+
+// An expired ticket still finds its buyer's order, and never a new one: the
+// replay header must not be a way past the ticket's end.
+func TestExpiredTicketFindsOnlyWhatItHas(t *testing.T) {
+	b := setup(t)
+	first := b.buy("ann", "k")
+	b.want(first, 202, "")
+	expired := b.ticket("ann", func(t *ticket.Ticket) { t.NotAfter = time.Now().UnixMilli() - 10 })
+	again := b.do(ask{ticket: expired, key: "k", body: oneMug, headers: []string{replay}})
+	b.want(again, 202, "")
+	if again.order() != first.order() {
+		t.Errorf("order %s, want %s", again.order(), first.order())
+	}
+	b.want(b.do(ask{ticket: expired, key: "fresh", body: oneMug, headers: []string{replay}}), 401, "ticket-invalid")
+	for _, o := range b.broker.orders(t) {
+		if string(o.Order) != first.order() {
+			t.Errorf("order %s was published", o.Order)
+		}
+	}
+}

@@ -17,6 +17,8 @@ type request struct {
 	id     [engine.OrderIDLen]byte // the order id, once identified
 	named  bool                    // id is filled
 
+	expired bool // the ticket: only what is stored under its key is answered
+
 	sale  *sale
 	lines [engine.MaxLines]engine.Line // of the basket
 	n     int                          // of lines
@@ -36,7 +38,7 @@ func newRequest() any { return &request{done: make(chan struct{}, 1)} }
 
 // reset forgets what belongs to the caller.
 func (r *request) reset() {
-	r.named, r.wish.currency = false, nil
+	r.named, r.expired, r.wish.currency = false, false, nil
 	if r.sale != nil { // it was in a group
 		r.sale, r.names, r.answer, r.verdict, r.at = nil, "", unanswered, stock.Verdict{}, 0
 	}
@@ -63,7 +65,7 @@ func (r *request) basket(b *engine.Basket) {
 	}
 	b.Lines = lines
 	b.Total = r.wish.amount
-	b.Max = int64(r.claims.Max)
+	b.Max, b.ReplayOnly = int64(r.claims.Max), r.expired
 }
 
 // order is the id of the order that the request asks for.

@@ -53,6 +53,16 @@ var salePath = map[string]string{
 	"plan_cache_mode":  "force_generic_plan",
 }
 
+// keepAlive makes the server notice within about 15 s that a client's machine is
+// gone without a word. Until then its session locks stand, and nobody else can
+// lead a sale; the system's own default is two hours. Seconds, milliseconds.
+var keepAlive = map[string]string{
+	"tcp_keepalives_idle":     "5",
+	"tcp_keepalives_interval": "3",
+	"tcp_keepalives_count":    "3",
+	"tcp_user_timeout":        "15000",
+}
+
 // Open returns a pool on the database at url. The first connection is made
 // before it returns; a server with synchronous_commit=off is refused with
 // ErrAsyncCommit, at the start and on every later connection.
@@ -72,6 +82,9 @@ func Open(ctx context.Context, url string, opt Options) (*pgxpool.Pool, error) {
 		params["application_name"] = opt.Name
 	}
 	params["timezone"] = "UTC"
+	for k, v := range keepAlive {
+		params[k] = v
+	}
 	params["idle_in_transaction_session_timeout"] = fmt.Sprint(idleInTx.Milliseconds())
 	if !opt.Analytical {
 		for k, v := range salePath {

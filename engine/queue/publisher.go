@@ -338,12 +338,13 @@ func (l *link) wasReturned(id string) (amqp.Return, bool) {
 	for {
 		select {
 		case ret, ok := <-l.returns:
-			if !ok {
-				return amqp.Return{}, false // closed with the channel: then no confirm came either
+			if ok {
+				ret.Body = nil
+				l.returned[ret.MessageId] = ret
+				continue
 			}
-			ret.Body = nil
-			l.returned[ret.MessageId] = ret
-			continue
+			// Closed with the channel. Another publish may have drained this one's
+			// return before, so look among those too.
 		default:
 		}
 		ret, ok := l.returned[id]
