@@ -22,8 +22,11 @@ build:
 	@mkdir -p bin
 	$(BUILD) -o bin/doorbuster ./cmd/doorbuster
 
+# Each demo and each bench begins with empty servers: sales that were left behind
+# would be rebuilt first, and take the machine.
 demo: build
-	bin/doorbuster demo $(ARGS)
+	@bin/doorbuster down --wipe --dir .doorbuster/demo
+	bin/doorbuster demo --dir .doorbuster/demo $(ARGS)
 
 test: lint build bin/testreport
 	@tools/test.sh
@@ -32,7 +35,9 @@ test-short: build
 	$(GO) test -short -count=1 ./...
 
 bench: build
-	bin/doorbuster bench $(ARGS)
+	@bin/doorbuster down --wipe --dir .doorbuster/bench
+	bin/doorbuster bench --dir .doorbuster/bench $(ARGS)
+	@bin/doorbuster down --wipe --dir .doorbuster/bench
 
 lint: bin/golangci-lint
 	bin/golangci-lint run ./...
