@@ -39,7 +39,8 @@ bin/doorbuster down --dir "$state" --wipe # of a run that was cut off
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-exports=$(bin/doorbuster up --dir "$state" --env)
+# With monitoring, because the tests of board and alerts need its programs.
+exports=$(bin/doorbuster up --dir "$state" --env --with-monitoring)
 eval "$exports"
 export DOORBUSTER_REQUIRE_SERVERS=1
 
