@@ -88,6 +88,12 @@ func (s *sale) run() {
 	for {
 		l.mu.Lock()
 		g.members = l.take(g.members[:0], s.door.cfg.GroupMax)
+		if len(g.members) == 0 { // with several calls at once, another lane took what this one was begun for
+			l.calls--
+			l.groups--
+			l.mu.Unlock()
+			break
+		}
 		l.mu.Unlock()
 
 		g.do(s)

@@ -1,7 +1,9 @@
 package door_test
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -153,4 +155,39 @@ func gathered(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	}
 	t.Fatalf("no metric %s", name)
 	return 0
+}
+
+// Several calls at once: a lane that finds its requests taken by another ends, and
+// every group is still one of at most four.
+func TestSeveralCallsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		b := setup(t, func(c *door.Config, _ *engine.Sale) { c.Calls, c.Logger = 3, slog.New(slog.NewTextHandler(&log, nil)) })
+		b.want(b.buy("first", "k"), 202, "")
+		b.stock.hook(&b.stock.reserve, func(int) error { time.Sleep(3 * time.Millisecond); return nil })
+		tickets := make([]string, 500)
+		for i := range tickets {
+			tickets[i] = b.ticket(fmt.Sprint("buyer", i))
+		}
+		orders := map[string]bool{}
+		for i, r := range all(len(tickets), func(i int) reply {
+			time.Sleep(time.Duration(i/4) * time.Millisecond) // some while calls are in flight, some between them
+			return b.do(ask{ticket: tickets[i], key: "k", body: oneMug})
+		}) {
+			if r.status != 202 || orders[r.order()] {
+				t.Errorf("%d: %d %s", i, r.status, r.raw)
+			}
+			orders[r.order()] = true
+		}
+		if got := b.stock.mostAtOnce.Load(); got < 2 || got > 3 {
+			t.Errorf("%d calls at once, want 2 or 3", got)
+		}
+		if w, _ := b.stock.Model.Watch(t.Context(), testSale, 0); w.Seq != 501 {
+			t.Errorf("%d orders taken, want 501", w.Seq)
+		}
+		b.stop()
+		if log.Len() > 0 {
+			t.Errorf("the door complains:\n%.400s", log.String())
+		}
+	})
 }

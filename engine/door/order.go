@@ -43,9 +43,6 @@ func (d *Door) admit(r *request, h *head, id, body []byte) answer {
 	now := d.clock()
 	s, v, a := d.use(id, now, true)
 	if a != unanswered {
-		if a == noSale && h.replay {
-			return frozen // who repeats knew the sale: it is the slot that has lost it
-		}
 		return a
 	}
 	s.hurry(now)

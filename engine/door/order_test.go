@@ -60,7 +60,8 @@ func TestRefusals(t *testing.T) {
 		"ticket of another sale": {ask{ticket: b.ticket("ann", func(t *ticket.Ticket) { t.Sale = "other" }), key: "k", body: oneMug}, 401, "ticket-invalid"},
 		"expired ticket":         {ask{ticket: b.ticket("ann", func(t *ticket.Ticket) { t.NotAfter = time.Now().UnixMilli() - 10 }), key: "k", body: oneMug}, 401, "ticket-invalid"},
 		"early ticket":           {ask{ticket: b.ticket("ann", func(t *ticket.Ticket) { t.NotBefore = t.NotAfter - hour/2 }), key: "k", body: oneMug}, 403, "ticket-early"},
-		"unknown sale":           {ask{path: "/v1/sales/nosuch/orders", ticket: b.ticket("ann", func(t *ticket.Ticket) { t.Sale = "nosuch" }), key: "k", body: oneMug}, 404, "not-found"},
+		"unknown sale":           {ask{method: "GET", path: "/v1/sales/nosuch"}, 404, "not-found"},
+		"sale not in Redis":      {ask{path: "/v1/sales/nosuch/orders", ticket: b.ticket("ann", func(t *ticket.Ticket) { t.Sale = "nosuch" }), key: "k", body: oneMug}, 503, "sale-frozen"}, // we signed for it: it is not there yet, or lost
 		"unknown SKU":            {ask{ticket: good, key: "k", body: basket(`[{"sku":"CUP","quantity":1}]`, krw)}, 404, "not-found"},
 		"no key":                 {ask{ticket: good, body: oneMug}, 422, "invalid"},
 		"long key":               {ask{ticket: good, key: strings.Repeat("k", 65), body: oneMug}, 422, "invalid"},

@@ -166,7 +166,12 @@ func TestRedisEmptyIsNoReasonToSayNotFound(t *testing.T) {
 		}
 		time.Sleep(time.Minute) // long out of use
 		b.want(b.buy("ann", "k", replay), 503, "sale-frozen")
-		b.want(b.buy("bob", "k"), 404, "not-found")
+		r := b.buy("bob", "k") // his ticket is signed for the sale: there is one
+		b.want(r, 503, "sale-frozen")
+		if r.header("Retry-After") == "" {
+			t.Errorf("no Retry-After: %s", r.raw)
+		}
+		b.want(b.do(ask{method: "GET", path: "/v1/sales/drop"}), 404, "not-found")
 		b.build(2)
 		time.Sleep(2500 * time.Millisecond)
 		b.want(b.buy("bob", "k"), 202, "")
