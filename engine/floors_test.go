@@ -43,8 +43,9 @@ var floors = map[string]int{
 	"engine/audit":     3,
 	"payment":          3,
 
-	"engine/console": 4,
-	"loadtest":       4,
+	"engine/console":   4,
+	"loadtest":         4,
+	"loadtest/history": 4,
 
 	"loadtest/bench": 5,
 

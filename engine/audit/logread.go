@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
 )
@@ -121,4 +122,26 @@ func (lr *logReader) basket(text []byte) (*basket, error) {
 	}
 	lr.baskets[b.text] = b
 	return b, nil
+}
+
+// ReadLog reads a client log and hands over its answers in their order, which is
+// that in which they were heard. An error names the line; one of take ends the
+// reading.
+func ReadLog(r io.Reader, take func(Answer) error) error {
+	lr := newLogReader(r)
+	var l logLine
+	for {
+		if err := lr.next(&l); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		err := take(Answer{
+			At: time.UnixMilli(l.at).UTC(), Buyer: engine.BuyerID(l.buyer), Key: string(l.key), Body: l.body,
+			Lines: l.lines.lines, Total: l.total, Status: l.status, Type: string(l.typ), Order: engine.OrderID(l.order), Replayed: l.replayed,
+		})
+		if err != nil {
+			return fmt.Errorf("client log, line %d: %w", lr.n, err)
+		}
+	}
 }
