@@ -62,6 +62,34 @@ func TestEnvelopeRoundTripAndBadLine(t *testing.T) {
 	}
 }
 
+// What no door lets through is not read as an order; a bad line says what could be
+// read before the fault, and takes no other with it.
+func TestBadLineKeepsWhatWasRead(t *testing.T) {
+	t.Parallel()
+	o := order(t)
+	whole := string(engine.AppendEnvelope(nil, &engine.Envelope{Sale: "drop", Orders: []engine.Order{o, o}}))
+	lines := string(engine.AppendLines(nil, o.Lines))
+	for name, c := range map[string]struct {
+		old, new   string
+		hold, body bool
+	}{
+		"quantity above MaxQuantity": {lines, "MUG*1001*1", true, true},
+		"quantity that overflows":    {lines, "MUG*9223372036854775807*1", true, true},
+		"total above MaxAmount":      {lines, "MUG*1000*9223372036854775807", true, true},
+		"no quantity":                {lines, "MUG**1", true, true},
+		"no hold":                    {"|" + o.Hold.String() + "|", "|x|", false, false},
+	} {
+		e, bad, err := engine.ParseEnvelope([]byte(strings.Replace(whole, c.old, c.new, 1)))
+		if err != nil || len(e.Orders) != 1 || len(bad) != 1 {
+			t.Fatalf("%s: %d orders, %v, %v", name, len(e.Orders), bad, err)
+		}
+		r := bad[0].Read
+		if r.Order != o.Order || (r.Hold == o.Hold) != c.hold || (r.Body == o.Body) != c.body {
+			t.Errorf("%s: read %+v", name, r)
+		}
+	}
+}
+
 func TestParseEnvelopeRefuses(t *testing.T) {
 	for _, s := range []string{"", "2E|drop\nx", "1E|DROP\nx", "1E|drop", "1E|\nx"} {
 		if _, _, err := engine.ParseEnvelope([]byte(s)); err == nil {

@@ -42,6 +42,9 @@ func AppendEnvelope(dst []byte, e *Envelope) []byte {
 type BadLine struct {
 	Line  string // its bytes
 	Cause error
+	// Read is what could be read of it before the fault, field by field: the zero
+	// value of Order.Order, Hold or Body means that it could not.
+	Read Order
 }
 
 // ParseEnvelope reads what AppendEnvelope writes. A line that cannot be read
@@ -65,7 +68,7 @@ func ParseEnvelope(body []byte) (Envelope, []BadLine, error) {
 	for line := range strings.SplitSeq(rest, "\n") {
 		o, err := parseLine(line)
 		if err != nil {
-			bad = append(bad, BadLine{Line: line, Cause: err})
+			bad = append(bad, BadLine{Line: line, Cause: err, Read: o})
 			continue
 		}
 		e.Orders = append(e.Orders, o)
@@ -73,6 +76,7 @@ func ParseEnvelope(body []byte) (Envelope, []BadLine, error) {
 	return e, bad, nil
 }
 
+// parseLine returns, with an error, what it read before.
 func parseLine(line string) (Order, error) {
 	id, tail, _ := strings.Cut(line, "|")
 	var o Order
@@ -81,7 +85,7 @@ func parseLine(line string) (Order, error) {
 		return Order{}, err
 	}
 	if err := parseTail(&o, tail); err != nil {
-		return Order{}, fmt.Errorf("order %s: %w", id, err)
+		return o, fmt.Errorf("order %s: %w", id, err)
 	}
 	return o, nil
 }

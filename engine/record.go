@@ -213,8 +213,26 @@ func parseTail(o *Order, s string) (err error) {
 	if o.Lines, err = ParseLines(f[6]); err != nil {
 		return err
 	}
+	if err := checkOrdered(o.Lines); err != nil {
+		return err
+	}
 	if o.Total, err = parseCount(f[7]); err != nil {
 		return fmt.Errorf("total: %w", err)
+	}
+	return nil
+}
+
+// checkOrdered bounds what an order may ask for: no door lets more through, and sums
+// over orders cannot overflow. (A restock, whose lines are read by ParseLines alone,
+// may be larger.)
+func checkOrdered(lines []Line) error {
+	for _, l := range lines {
+		if l.Quantity > MaxQuantity {
+			return fmt.Errorf("%d units of sku %s in one order, at most %d", l.Quantity, l.SKU, MaxQuantity)
+		}
+	}
+	if _, err := Total(lines); err != nil {
+		return fmt.Errorf("total of the lines: %w", err)
 	}
 	return nil
 }

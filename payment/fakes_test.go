@@ -320,9 +320,11 @@ type shelf struct {
 	mu     sync.Mutex
 	watch  stock.Watch
 	refuse map[engine.OrderID]engine.Outcome
-	taken  []engine.Basket
-	marked []int64
-	before func(step string) error
+
+	records map[engine.OrderID]engine.Record
+	taken   []engine.Basket
+	marked  []int64
+	before  func(step string) error
 }
 
 func newShelf(epoch int64) *shelf {
@@ -360,6 +362,16 @@ func (s *shelf) Retake(_ context.Context, _ engine.SaleID, g stock.Grip, bs []en
 		d.Verdicts = append(d.Verdicts, v)
 	}
 	return nil
+}
+
+func (s *shelf) Record(_ context.Context, _ engine.SaleID, id engine.OrderID) (engine.Record, bool, error) {
+	if err := s.before("record"); err != nil {
+		return engine.Record{}, false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.records[id]
+	return r, ok, nil
 }
 
 func (s *shelf) Mark(_ context.Context, _ engine.SaleID, _ int64, entries []int64) error {

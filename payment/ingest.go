@@ -20,6 +20,9 @@ const slotWait = 100 * time.Millisecond
 // down.
 const stepTimeout = 20 * time.Second
 
+// recordTimeout bounds the look at the record of an order that cannot be read.
+const recordTimeout = 2 * time.Second
+
 // lanes is how many batches of one queue are ingested at once. Measured on two busy
 // cores, from queue to CONFIRMED: 2 lanes 1.1 to 1.3 times as fast as 1 (there the
 // ingest step was busy 92 % of the time and the others half of it), 3 no faster.
@@ -144,12 +147,8 @@ func (in *ingester) parcel(p *parcel) bool {
 			return false
 		}
 	}
-	for _, b := range p.bad {
-		r := orders.Rejected{Bytes: []byte(b.Line), Cause: b.Cause.Error()}
-		if id := engine.OrderID(b.Line[:min(len(b.Line), engine.OrderIDLen)]); id.Validate() == nil {
-			r.Order = id
-		}
-		if !in.reject(p.sale, r) {
+	for i := range p.bad {
+		if !in.reject(p.sale, in.unread(p.sale, &p.bad[i])) {
 			return false
 		}
 	}
@@ -245,6 +244,29 @@ func (in *ingester) slot() bool {
 	case <-in.stop.Done():
 	}
 	return false
+}
+
+// unread says what is known of an order whose line cannot be read: the whole of it
+// from its record in Redis, if that is of the same hold, else the hold that stands in
+// the line. If neither can be had, its units stay held until the sale's rebuild, and
+// law 10 says so.
+func (in *ingester) unread(sale engine.SaleID, b *engine.BadLine) orders.Rejected {
+	r := orders.Rejected{Order: b.Read.Order, Bytes: []byte(b.Line), Cause: b.Cause.Error()}
+	if r.Order == "" {
+		return r
+	}
+	none := engine.Hold{}
+	ctx, cancel := context.WithTimeout(in.work, recordTimeout)
+	defer cancel()
+	rec, found, err := in.w.cfg.Stock.Record(ctx, sale, r.Order)
+	in.failed(err)
+	switch o := b.Read; {
+	case found && err == nil && rec.State == engine.RecordHeld && (o.Hold == none || o.Hold == rec.Order.Hold):
+		r.Known = &rec.Order
+	case o.Hold != none:
+		r.Known = &engine.Order{Basket: engine.Basket{Order: o.Order, Body: o.Body}, Hold: o.Hold}
+	}
+	return r
 }
 
 func (in *ingester) reject(sale engine.SaleID, r orders.Rejected) bool {

@@ -37,6 +37,7 @@ type Stock interface {
 	Watch(ctx context.Context, sale engine.SaleID, epoch int64) (stock.Watch, error)
 	Retake(ctx context.Context, sale engine.SaleID, g stock.Grip, baskets []engine.Basket, d *stock.Decision) error
 	Mark(ctx context.Context, sale engine.SaleID, epoch int64, entries []int64) error
+	Record(ctx context.Context, sale engine.SaleID, order engine.OrderID) (engine.Record, bool, error)
 }
 
 // Books are the money's side (payment/ledger).

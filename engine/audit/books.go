@@ -60,6 +60,10 @@ func (r *row) admitted() bool {
 	return true
 }
 
+// rejected tells whether the order could not be ingested. It is written as a stray, so
+// that its number can stand beside any other's; the number is spent all the same.
+func (r *row) rejected() bool { return r.reason == engine.ReasonRejected }
+
 var errNoSale = errors.New("PostgreSQL knows no such sale")
 
 // readBooks reads a whole sale: about 300 bytes of memory per order.

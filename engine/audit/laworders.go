@@ -152,6 +152,9 @@ func law7(b *books, s *slot) Law {
 	seen := make(map[engine.Hold]engine.OrderID, len(b.rows))
 	for i := range b.rows {
 		r := &b.rows[i]
+		if r.rejected() && r.hold.Epoch == b.sale.Epoch {
+			last[r.hold.Seq] = true
+		}
 		if r.stray {
 			continue
 		}

@@ -82,7 +82,7 @@ func (a *Auditor) underWay(ctx context.Context, sale engine.SaleID) string {
 	if s.watch.Epoch != p.epoch {
 		what = append(what, fmt.Sprintf("Redis is in epoch %d, PostgreSQL in %d", s.watch.Epoch, p.epoch))
 	} else {
-		say(s.watch.Seq-p.numbers, "accepted orders not ingested")
+		say(max(0, s.watch.Seq-p.numbers-p.nameless), "accepted orders not ingested")
 	}
 	if a.cfg.Queue.URL != "" {
 		queued, _, err := a.depths(ctx)
@@ -96,7 +96,9 @@ func (a *Auditor) underWay(ctx context.Context, sale engine.SaleID) string {
 
 type progress struct {
 	epoch, reserved, paying, pending, numbers, tasks int64
-	frozen                                           bool
+
+	nameless int64 // rejected, and nothing of them could be read: their numbers are spent, nobody knows which
+	frozen   bool
 }
 
 func (a *Auditor) progress(ctx context.Context, sale engine.SaleID) (p progress, err error) {
@@ -112,10 +114,13 @@ func (a *Auditor) progress(ctx context.Context, sale engine.SaleID) (p progress,
 		return tx.QueryRow(ctx, `SELECT count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
 			(SELECT count(*) FROM moves WHERE sale_no = $1 AND NOT done),
 			(SELECT count(DISTINCT seq) FROM (
-				SELECT hold_seq FROM orders WHERE sale_no = $1 AND hold_epoch = $2 AND NOT stray
+				SELECT hold_seq FROM orders WHERE sale_no = $1 AND hold_epoch = $2 AND (NOT stray OR reason = $4)
 				UNION ALL SELECT hold_seq FROM moves WHERE sale_no = $1 AND hold_epoch = $2 AND op IN (2, 3)) AS n (seq)),
-			(SELECT count(*) FROM tasks t JOIN books k ON k.no = t.book WHERE k.sale = $3)
-			FROM orders WHERE sale_no = $1`, no, p.epoch, sale).Scan(&p.reserved, &p.paying, &p.pending, &p.numbers, &p.tasks)
+			(SELECT count(*) FROM tasks t JOIN books k ON k.no = t.book WHERE k.sale = $3),
+			(SELECT count(*) FROM rejected r WHERE r.sale = $3 AND NOT EXISTS (SELECT FROM orders o WHERE o.id = r.order_id)
+				AND NOT EXISTS (SELECT FROM moves m WHERE m.orders[1] = r.order_id AND m.op IN (2, 3)))
+			FROM orders WHERE sale_no = $1`, no, p.epoch, sale, engine.ReasonRejected).
+			Scan(&p.reserved, &p.paying, &p.pending, &p.numbers, &p.tasks, &p.nameless)
 	})
 	if err != nil {
 		return p, fmt.Errorf("read sale %s from PostgreSQL: %w", sale, err)

@@ -87,6 +87,11 @@ func (s *Store) ingest(ctx context.Context, sale engine.SaleID, arrivals []Arriv
 	if len(arrivals) > MaxBatch {
 		return IngestReport{}, fmt.Errorf("ingest sale %s: %d orders, at most %d", sale, len(arrivals), MaxBatch)
 	}
+	for i := range arrivals {
+		if o := &arrivals[i].Order; !sound(o) {
+			return IngestReport{}, fmt.Errorf("ingest sale %s: order %s: %w: quantities", sale, o.Order, ErrNotWritable)
+		}
+	}
 	var in ingestion
 	run := func(m mode) error {
 		return s.inSale(ctx, "ingest", sale, func(tx pgx.Tx, info saleInfo) error {

@@ -316,6 +316,29 @@ func TestIngestOfAFrozenSaleGoesOn(t *testing.T) {
 	}
 }
 
+// A quantity that no door lets through would overflow the sums of its whole batch, and
+// nobody could read the order back.
+func TestQuantitiesAreBounded(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	good := b.order("ann", 1)
+	for i, n := range []int64{0, -1, engine.MaxQuantity + 1, math.MaxInt64} {
+		bad := b.order(engine.BuyerID(fmt.Sprint("bob", i)), 1)
+		bad.Lines = []engine.Line{{SKU: "MUG", Quantity: n, Price: 1}}
+		if _, err := b.Ingest(t.Context(), b.sale.ID, arrivals(good, bad)); !errors.Is(err, orders.ErrNotWritable) {
+			t.Errorf("quantity %d: %v", n, err)
+		}
+		b.ok(b.Reject(t.Context(), b.sale.ID, orders.Rejected{Order: bad.Order, Bytes: []byte(bad.Buyer), Cause: "x", Known: &bad}))
+		if ms := b.moves(); ms[len(ms)-1].Op != engine.Release || ms[len(ms)-1].Order != bad.Order || ms[len(ms)-1].Hold != bad.Hold {
+			t.Errorf("quantity %d: its hold is not released: %+v", n, ms)
+		}
+		if _, err := b.Order(t.Context(), bad.Order); err == nil {
+			t.Errorf("quantity %d: it stands as an order", n)
+		}
+	}
+	b.laws()
+}
+
 func TestRejectKeepsTheBytesAndReleasesTheHold(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -20,8 +20,21 @@ type Rejected struct {
 	Bytes []byte         // its line of the envelope, or the whole message; the first MaxRejectedBytes are kept
 	Cause string
 	// Known is the order as far as it was read, nil if it was not. Its hold is
-	// given back by a move.
+	// given back by a move. One without lines is known by its id and hold only.
 	Known *engine.Order
+}
+
+var errNotAnOrder = errors.New("cannot stand as an order")
+
+// sound tells whether an order's lines are such that it can be written, added up and
+// read again.
+func sound(o *engine.Order) bool {
+	for i := range o.Lines {
+		if q := o.Lines[i].Quantity; q < 1 || q > engine.MaxQuantity {
+			return false
+		}
+	}
+	return len(o.Lines) > 0
 }
 
 // Reject keeps the bytes of an order that cannot be ingested, for the operator,
@@ -35,8 +48,11 @@ func (s *Store) Reject(ctx context.Context, sale engine.SaleID, r Rejected) erro
 	if r.Known == nil {
 		return nil
 	}
-	err := s.endRejected(ctx, sale, r.Known, true)
-	if postgres.OfTheData(err) {
+	err := errNotAnOrder
+	if sound(r.Known) {
+		err = s.endRejected(ctx, sale, r.Known, true)
+	}
+	if errors.Is(err, errNotAnOrder) || postgres.OfTheData(err) {
 		err = s.endRejected(ctx, sale, r.Known, false)
 	}
 	if errors.Is(err, ErrNoSale) || postgres.OfTheData(err) {
