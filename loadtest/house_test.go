@@ -68,7 +68,7 @@ func part(t *testing.T, name string, run func(context.Context) error) {
 	})
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t *testing.T, options ...func(*door.Config)) *house {
 	t.Helper()
 	ctx := t.Context()
 	h := &house{sale: backingtest.Sale(t)}
@@ -116,10 +116,14 @@ func newHouse(t *testing.T) *house {
 	part(t, "worker", w.Run)
 	s := must(status.New(status.Config{Orders: h.orders, Stock: st, Tickets: h.keys, Registerer: reg, Logger: said}))(t)
 	part(t, "status", s.Run)
-	d := must(door.New(door.Config{
+	cfg := door.Config{
 		Stock: st, Publisher: pub, Tickets: h.keys, Registerer: reg, Logger: said,
 		OrderKeys: map[int][]byte{1: bytes.Repeat([]byte("o"), 32)},
-	}))(t)
+	}
+	for _, option := range options {
+		option(&cfg)
+	}
+	d := must(door.New(cfg))(t)
 	part(t, "door", d.Run)
 	h.url = serveAPI(t, said, func(ctx *fasthttp.RequestCtx) {
 		if !d.Handle(ctx) && !s.Handle(ctx) {
