@@ -31,7 +31,11 @@ const (
 // No call is ever repeated by the client itself (it would repeat after an EOF,
 // when the script may have run), the context bounds every call, and nothing that
 // Redis 7.0 does not know is sent.
-func Open(url string) (redis.UniversalClient, error) {
+func Open(url string) (redis.UniversalClient, error) { return OpenPool(url, poolSize) }
+
+// OpenPool is Open with a pool of so many connections per server: for those who
+// must not wait in the doors' pool, nor doors in theirs.
+func OpenPool(url string, conns int) (redis.UniversalClient, error) {
 	hosts := strings.Split(url, ",")
 	opt, err := redis.ParseURL(hosts[0])
 	if err != nil {
@@ -41,7 +45,7 @@ func Open(url string) (redis.UniversalClient, error) {
 	if len(hosts) == 1 {
 		opt.MaxRetries, opt.DisableIdentity, opt.MaintNotificationsConfig, opt.Protocol = -1, true, quiet, 2
 		opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = dialTimeout, ioTimeout, ioTimeout
-		opt.DialerRetries, opt.PoolTimeout, opt.PoolSize, opt.ContextTimeoutEnabled = 1, poolTimeout, poolSize, true
+		opt.DialerRetries, opt.PoolTimeout, opt.PoolSize, opt.ContextTimeoutEnabled = 1, poolTimeout, conns, true
 		return redis.NewClient(opt), nil
 	}
 	addrs := []string{opt.Addr}
@@ -59,7 +63,7 @@ func Open(url string) (redis.UniversalClient, error) {
 		Addrs: addrs, Username: opt.Username, Password: opt.Password, TLSConfig: opt.TLSConfig,
 		MaxRetries: -1, MaxRedirects: -1, DisableIdentity: true, MaintNotificationsConfig: quiet, Protocol: 2,
 		DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout,
-		DialerRetries: 1, PoolTimeout: poolTimeout, PoolSize: poolSize, ContextTimeoutEnabled: true,
+		DialerRetries: 1, PoolTimeout: poolTimeout, PoolSize: conns, ContextTimeoutEnabled: true,
 	}), nil
 }
 

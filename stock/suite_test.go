@@ -35,6 +35,7 @@ var suite = []struct {
 	{"Outbox", outbox},
 	{"Build", rebuild},
 	{"Read", reads},
+	{"Standing", standings},
 }
 
 func TestSuite(t *testing.T) {

@@ -22,9 +22,9 @@ import (
 	"github.com/doorbuster/doorbuster/stock"
 )
 
-// Connections to PostgreSQL by role. Each role has a pool of its own, so that
-// buyers asking for their orders never stand in the workers' way, nor either of
-// them before a heartbeat.
+// Connections to PostgreSQL by role, and of status to Redis. Each role has a pool of
+// its own, so that buyers asking for their orders never stand in the workers' way,
+// nor either of them before a heartbeat.
 const (
 	workerConns   = 12
 	statusConns   = 6
@@ -43,6 +43,7 @@ type program struct {
 	stock *stock.Store
 	pub   *queue.Publisher
 	pools []*pgxpool.Pool
+	slots []redis.UniversalClient // of roles that must not wait in the doors' pool
 
 	listener, metrics net.Listener
 	routes            []func(*fasthttp.RequestCtx) bool
@@ -122,6 +123,16 @@ func (p *program) orders(ctx context.Context, role string, conns int32) (*orders
 	}
 	p.pools = append(p.pools, pool)
 	return orders.New(pool), pool, nil
+}
+
+// slot opens a pool to Redis of its own.
+func (p *program) slot(conns int) (*stock.Store, error) {
+	rdb, err := stock.OpenPool(p.cfg.Backends.Redis, conns)
+	if err != nil {
+		return nil, err
+	}
+	p.slots = append(p.slots, rdb)
+	return stock.New(rdb), nil
 }
 
 // Addr is where the API listens; empty if no role needs it.
@@ -208,6 +219,9 @@ func (p *program) close() {
 	}
 	if p.rdb != nil {
 		_ = p.rdb.Close()
+	}
+	for _, rdb := range p.slots {
+		_ = rdb.Close()
 	}
 	for _, ln := range []net.Listener{p.listener, p.metrics} {
 		if ln != nil {

@@ -58,8 +58,12 @@ func (p *program) wireStatus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	slot, err := p.slot(statusConns)
+	if err != nil {
+		return err
+	}
 	s, err := status.New(status.Config{
-		Orders: store, Stock: p.stock, Tickets: tickets, Logger: p.log, Registerer: p.reg, MaxQueries: statusConns,
+		Orders: store, Stock: slot, Tickets: tickets, Logger: p.log, Registerer: p.reg, MaxQueries: statusConns,
 		Tokens: status.TokenConfig{
 			Issuer: tokenIssuer, Audience: tokenAudience,
 			Keys: map[string]ed25519.PublicKey{tokenKeyID: key.Public().(ed25519.PublicKey)},

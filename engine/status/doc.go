@@ -11,13 +11,16 @@
 // may be over: the order outlives it) or by a bearer JWT (EdDSA). An order of
 // somebody else is answered as if it did not exist.
 //
-// It owns the bounds that keep it from starving the sale: a pool of its own
-// (given by the caller), at most MaxQueries questions to PostgreSQL at once, at
-// most MaxStreams streams, and one poller per process that asks for all watched
-// orders together, however many streams there are.
+// It owns the bounds that keep it from starving the sale: pools of its own (given
+// by the caller), at most MaxQueries questions to PostgreSQL and to Redis at once,
+// answers within answerIn whatever these do, at most MaxStreams streams, one poller
+// per process that asks for all watched orders together, however many streams there
+// are, and one search of a sale's records for all who ask for orders that are not
+// ingested yet (pending.go).
 //
 // Invariants: an order that was answered 202 is never "not found", even before
-// it is in PostgreSQL (the Redis record answers then). Nothing here writes Redis.
+// it is in PostgreSQL (the Redis record answers then), and a list that may lack one
+// says so. Nothing here writes Redis.
 //
 // Handlers are safe for concurrent use. Run owns the poller; when its ctx ends
 // every stream ends, then Run returns.

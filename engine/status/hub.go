@@ -196,7 +196,7 @@ func (s *Status) Run(ctx context.Context) error {
 func (s *Status) runOnce(ctx context.Context) (seen int, err error) {
 	for _, ids := range s.hub.batches() {
 		seen += len(ids)
-		done, ok := s.turn()
+		done, ok := s.books.turn()
 		if !ok {
 			return seen, errBusy
 		}

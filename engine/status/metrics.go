@@ -10,10 +10,12 @@ type metrics struct {
 	streams        prometheus.Gauge
 	streamsRefused prometheus.Counter
 	busy, failed   prometheus.Counter
-	poll           prometheus.Histogram
+	poll, search   prometheus.Histogram
 }
 
 var statusClasses = [6]string{"other", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+var secondsBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -27,14 +29,18 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "doorbuster_status_streams_refused_total", Help: "Live streams refused, because there were too many.",
 		}),
 		busy: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "doorbuster_status_busy_total", Help: "Questions that got no turn at PostgreSQL in time.",
+			Name: "doorbuster_status_busy_total", Help: "Questions that got no turn at PostgreSQL or Redis in time.",
 		}),
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "doorbuster_status_failures_total", Help: "Questions that PostgreSQL or Redis did not answer.",
 		}),
 		poll: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "doorbuster_status_poll_seconds", Help: "Time to ask for all watched orders once.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
+			Buckets: secondsBuckets,
+		}),
+		search: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "doorbuster_status_search_seconds", Help: "Time of one pass over a sale's records, for orders not yet ingested.",
+			Buckets: secondsBuckets,
 		}),
 	}
 	for r := one; r < numRoutes; r++ {
@@ -42,7 +48,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			m.requests[r][c] = requests.WithLabelValues(routeNames[r], class)
 		}
 	}
-	reg.MustRegister(requests, m.streams, m.streamsRefused, m.busy, m.failed, m.poll)
+	reg.MustRegister(requests, m.streams, m.streamsRefused, m.busy, m.failed, m.poll, m.search)
 	return m
 }
 

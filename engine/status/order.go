@@ -87,28 +87,30 @@ var errBusy = errors.New("too many questions at once")
 
 // find looks in PostgreSQL, then in Redis. errNone, errBusy.
 func (s *Status) find(who asker, id engine.OrderID) (Order, error) {
-	o, err := s.inBooks(who, id)
+	ctx, end := context.WithTimeout(context.Background(), answerIn)
+	defer end()
+	o, err := s.inBooks(ctx, who, id)
 	if !errors.Is(err, orders.ErrNoOrder) {
 		return o, err
 	}
-	o, err = s.inSlot(who, id)
+	o, err = s.inSlot(ctx, who, id)
 	if !errors.Is(err, errNone) {
 		return o, err
 	}
 	// It may have been ingested, and its record pruned, between the two.
-	if o, err = s.inBooks(who, id); errors.Is(err, orders.ErrNoOrder) {
+	if o, err = s.inBooks(ctx, who, id); errors.Is(err, orders.ErrNoOrder) {
 		return Order{}, errNone
 	}
 	return o, err
 }
 
-func (s *Status) inBooks(who asker, id engine.OrderID) (Order, error) {
-	done, ok := s.turn()
+func (s *Status) inBooks(ctx context.Context, who asker, id engine.OrderID) (Order, error) {
+	done, ok := s.books.turn()
 	if !ok {
 		return Order{}, errBusy
 	}
 	defer done()
-	ctx, end := context.WithTimeout(context.Background(), queryTimeout)
+	ctx, end := context.WithTimeout(ctx, queryTimeout)
 	defer end()
 	v, err := s.cfg.Orders.Order(ctx, id)
 	if err != nil {
@@ -122,7 +124,7 @@ func (s *Status) inBooks(who asker, id engine.OrderID) (Order, error) {
 
 // inSlot looks for the order's record in Redis: in the sale of the ticket, or in
 // every sale in use.
-func (s *Status) inSlot(who asker, id engine.OrderID) (Order, error) {
+func (s *Status) inSlot(ctx context.Context, who asker, id engine.OrderID) (Order, error) {
 	sales := []engine.SaleID{who.sale}
 	if who.sale == "" {
 		var err error
@@ -130,7 +132,12 @@ func (s *Status) inSlot(who asker, id engine.OrderID) (Order, error) {
 			return Order{}, err
 		}
 	}
-	ctx, end := context.WithTimeout(context.Background(), queryTimeout)
+	done, ok := s.slot.turn()
+	if !ok {
+		return Order{}, errBusy
+	}
+	defer done()
+	ctx, end := context.WithTimeout(ctx, queryTimeout)
 	defer end()
 	for _, sale := range sales {
 		r, found, err := s.cfg.Stock.Record(ctx, sale, id)
@@ -166,7 +173,7 @@ func (s *Status) salesInUse() ([]engine.SaleID, error) {
 	if !s.sales.read.IsZero() && time.Since(s.sales.read) < salesFor {
 		return s.sales.ids, nil
 	}
-	done, ok := s.turn()
+	done, ok := s.books.turn()
 	if !ok {
 		return nil, errBusy
 	}
@@ -204,11 +211,14 @@ func (s *Status) order(ctx *fasthttp.RequestCtx, who asker, id engine.OrderID) {
 	writeJSON(ctx, fasthttp.StatusOK, "application/json", &o)
 }
 
-// Mine is a buyer's orders of a sale, newest first. What was accepted and is not
-// in PostgreSQL yet is not in it: ask for the order by its id.
+// Mine is a buyer's orders of a sale, newest first: those in PostgreSQL, at most
+// MaxMine, and those that were accepted and are on their way there.
 type Mine struct {
 	Sale   engine.SaleID `json:"sale"`
 	Orders []Order       `json:"orders"`
+	// Complete says that none is missing that was answered 202. It is false while
+	// Redis cannot be asked, or has forgotten the sale: ask again.
+	Complete bool `json:"complete"`
 }
 
 func (s *Status) mine(ctx *fasthttp.RequestCtx, who asker, sale engine.SaleID) {
@@ -216,15 +226,9 @@ func (s *Status) mine(ctx *fasthttp.RequestCtx, who asker, sale engine.SaleID) {
 		write(ctx, noSale)
 		return
 	}
-	done, ok := s.turn()
-	if !ok {
-		write(ctx, overloaded)
-		return
-	}
-	defer done()
-	ask, end := context.WithTimeout(context.Background(), queryTimeout)
+	all, end := context.WithTimeout(context.Background(), answerIn)
 	defer end()
-	views, err := s.cfg.Orders.OrdersOf(ask, sale, who.buyer, MaxMine)
+	views, err := s.ordersOf(all, sale, who.buyer)
 	if errors.Is(err, orders.ErrNoSale) {
 		write(ctx, noSale)
 		return
@@ -237,7 +241,21 @@ func (s *Status) mine(ctx *fasthttp.RequestCtx, who asker, sale engine.SaleID) {
 	for i := range views {
 		m.Orders = append(m.Orders, fromView(&views[i]))
 	}
+	more, complete := s.pending(all, sale, who.buyer, views)
+	m.Orders, m.Complete = append(m.Orders, more...), complete
+	newestFirst(m.Orders)
 	writeJSON(ctx, fasthttp.StatusOK, "application/json", &m)
+}
+
+func (s *Status) ordersOf(ctx context.Context, sale engine.SaleID, buyer engine.BuyerID) ([]orders.View, error) {
+	done, ok := s.books.turn()
+	if !ok {
+		return nil, errBusy
+	}
+	defer done()
+	ctx, end := context.WithTimeout(ctx, queryTimeout)
+	defer end()
+	return s.cfg.Orders.OrdersOf(ctx, sale, buyer, MaxMine)
 }
 
 func (s *Status) cancel(ctx *fasthttp.RequestCtx, who asker, id engine.OrderID) {
@@ -271,7 +289,7 @@ func (s *Status) cancel(ctx *fasthttp.RequestCtx, who asker, id engine.OrderID) 
 
 // cancelNow cancels and reads the order again, for the answer.
 func (s *Status) cancelNow(who asker, id engine.OrderID) (orders.CancelOutcome, Order, error) {
-	done, ok := s.turn()
+	done, ok := s.books.turn()
 	if !ok {
 		return 0, Order{}, errBusy
 	}

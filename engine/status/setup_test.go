@@ -243,6 +243,8 @@ type reply struct {
 	Type   string         `json:"type"`
 	Code   int            `json:"-"`
 	Orders []status.Order `json:"orders"`
+
+	Complete bool `json:"complete"`
 }
 
 func (b *bundle) ask(method, path, auth string) reply {

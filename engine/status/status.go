@@ -22,8 +22,9 @@ const (
 	MaxStreamsPerBuyer = 8
 	MaxMine            = engine.MaxOrdersPerBuyer // orders listed
 
-	queryWait    = 500 * time.Millisecond // for a turn at PostgreSQL, before 503
+	queryWait    = 500 * time.Millisecond // for a turn at PostgreSQL or Redis, before 503
 	queryTimeout = 2 * time.Second        // of one question to PostgreSQL or Redis
+	answerIn     = 3 * time.Second        // of all questions behind one answer
 	salesFor     = 5 * time.Second        // how long the list of sales in use is believed
 	maxSalesTry  = 32                     // sales that are searched for an order not yet ingested
 )
@@ -41,6 +42,8 @@ type Orders interface {
 type Records interface {
 	Record(ctx context.Context, sale engine.SaleID, order engine.OrderID) (engine.Record, bool, error)
 	Watch(ctx context.Context, sale engine.SaleID, epoch int64) (stock.Watch, error)
+	Standing(ctx context.Context, sale engine.SaleID, buyer engine.BuyerID) (stock.Standing, error)
+	HeldOf(ctx context.Context, sale engine.SaleID, at stock.Slice, wanted func(engine.BuyerID) bool) ([]engine.Record, uint64, error)
 }
 
 // Tickets is what it asks of engine/ticket; *ticket.Keys has it.
@@ -49,15 +52,16 @@ type Tickets interface {
 }
 
 // Config wires a Status. Orders, Stock and one of Tickets and Tokens are needed.
-// The pool behind Orders should have MaxQueries connections or more and be used
-// by nobody else: that is what keeps curious buyers from starving the workers.
+// The pools behind Orders and Stock should have MaxQueries connections or more and
+// be used by nobody else: that is what keeps curious buyers from starving the
+// workers and the doors.
 type Config struct {
 	Orders     Orders
 	Stock      Records
 	Tickets    Tickets
 	Tokens     TokenConfig
 	MaxStreams int           // live streams at once; 0 is DefaultMaxStreams
-	MaxQueries int           // questions to PostgreSQL at once; 0 is DefaultMaxQueries
+	MaxQueries int           // questions to PostgreSQL, and to Redis, at once; 0 is DefaultMaxQueries
 	PollEvery  time.Duration // how often watched orders are looked at; 0 is DefaultPollEvery
 	Logger     *slog.Logger  // nil: none
 	Registerer prometheus.Registerer
@@ -68,10 +72,13 @@ type Config struct {
 type Status struct {
 	cfg     Config
 	tokens  *tokens
-	turns   chan struct{} // one for each question to PostgreSQL under way
+	books   *turns // at PostgreSQL
+	slot    *turns // at Redis
 	hub     *hub
 	sales   salesInUse
 	metrics *metrics
+
+	searches *searches
 }
 
 // New checks the configuration.
@@ -104,26 +111,13 @@ func New(cfg Config) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Status{cfg: cfg, tokens: t, turns: make(chan struct{}, cfg.MaxQueries), metrics: newMetrics(cfg.Registerer)}
+	m := newMetrics(cfg.Registerer)
+	s := &Status{
+		cfg: cfg, tokens: t, metrics: m, searches: newSearches(),
+		books: newTurns(cfg.MaxQueries, m.busy), slot: newTurns(cfg.MaxQueries, m.busy),
+	}
 	s.hub = newHub(cfg.MaxStreams, s.metrics)
 	return s, nil
-}
-
-// turn waits for a turn at PostgreSQL, a short while. The function gives it back.
-func (s *Status) turn() (func(), bool) {
-	select {
-	case s.turns <- struct{}{}:
-	default:
-		wait := time.NewTimer(queryWait)
-		defer wait.Stop()
-		select {
-		case s.turns <- struct{}{}:
-		case <-wait.C:
-			s.metrics.busy.Inc()
-			return nil, false
-		}
-	}
-	return func() { <-s.turns }, true
 }
 
 // Handle answers if the route is its own, and tells whether it was.

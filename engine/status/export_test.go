@@ -1,0 +1,26 @@
+package status
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Bounds that tests hold the package to.
+const (
+	AnswerIn   = answerIn
+	QueryWait  = queryWait
+	MaxWaiting = maxWaiting
+)
+
+// Searching counts who waits for a search of records, passes and their rests
+// included.
+func (s *Status) Searching() (n int) {
+	s.searches.mu.Lock()
+	defer s.searches.mu.Unlock()
+	for _, p := range s.searches.places {
+		n += p.users
+	}
+	return n
+}
+
+// NewTurns returns the turn function of n turns.
+func NewTurns(n int) func() (func(), bool) {
+	return newTurns(n, prometheus.NewCounter(prometheus.CounterOpts{Name: "refused_total"})).turn
+}
