@@ -105,6 +105,7 @@ func TestHistoriesOfBuyers(t *testing.T) {
 
 // restock puts a unit of the buyer's own item in, in the middle of what he does.
 func restock(t *testing.T, h *house, b *history.Buyer) {
+	t.Helper()
 	pause(t.Context())
 	end := b.Rec.Begin(b.Who, clients, history.Input{Ask: history.Restock, Units: 1})
 	_, err := h.orders.Restock(t.Context(), h.sale, b.Lines[0].SKU, 1, orders.Note{Who: "test", Why: "test"})
