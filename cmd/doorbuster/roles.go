@@ -84,6 +84,7 @@ func (p *program) wireRelay(ctx context.Context) error {
 	}
 	r := relay.New(relay.Config{Stock: p.stock, Sales: store, Publisher: p.pub, Logger: p.log, Registerer: p.reg})
 	p.add(roleRelay, r.Run)
+	p.add(roleRelay, func(ctx context.Context) error { return queue.Measure(ctx, p.queueConfig()) })
 	return nil
 }
 
@@ -100,6 +101,7 @@ func (p *program) wireWorker(ctx context.Context) error {
 		Orders: store, Stock: p.stock, Ledger: ledger.New(pool), Providers: providers,
 		Queue:  queue.Config{URL: p.cfg.Backends.AMQP, Logger: p.log},
 		Logger: p.log, Registerer: p.reg,
+		GiveWay: p.cmd.GiveWay || p.has(roleDoor),
 	}
 	if p.recovery != nil {
 		cfg.Moved = p.recovery.Nudge

@@ -1,0 +1,101 @@
+package payment
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/doorbuster/doorbuster/engine"
+)
+
+// A worker that shares its machine with a door takes the processor at the very
+// moment the door needs it, and what it does can wait: the queue keeps the orders,
+// and nobody who holds a 202 waits for their payment. With Config.GiveWay ingest
+// holds a batch back while its sale storms. Not for long: a batch a second per
+// queue goes on, and orders that are old already are never held.
+const (
+	stormRate = 1000                   // orders a second of a sale, from which on it storms
+	holdMost  = time.Second            // one batch is held at most so long
+	holdAge   = 5 * time.Second        // orders older than this are not held
+	holdPoll  = 100 * time.Millisecond // between two looks at the sale
+	holdStale = 2 * time.Second        // a look older than this says nothing about now
+)
+
+// looked is what was last seen of a sale.
+type looked struct {
+	epoch, seq, at int64 // at: Unix milliseconds by Redis' clock
+	storm          bool  // what it and the one before say
+}
+
+// giveWay remembers what was seen of the sales, for all queues of a worker.
+type giveWay struct {
+	stock Stock
+
+	mu   sync.Mutex
+	seen map[engine.SaleID]looked
+}
+
+func newGiveWay(s Stock) *giveWay { return &giveWay{stock: s, seen: make(map[engine.SaleID]looked)} }
+
+// hold waits until the sale of the oldest of these parcels no longer storms, or
+// for holdMost, or until ctx ends. It returns how long it waited.
+func (g *giveWay) hold(ctx context.Context, parcels []parcel) time.Duration {
+	sale, oldest := oldestOf(parcels)
+	if sale == "" {
+		return 0
+	}
+	began := time.Now()
+	for ctx.Err() == nil {
+		storm, now := g.look(ctx, sale)
+		if !storm || now-oldest > holdAge.Milliseconds() || time.Since(began) >= holdMost {
+			break
+		}
+		t := time.NewTimer(holdPoll)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+		}
+	}
+	return time.Since(began)
+}
+
+// oldestOf returns the sale and the time of the order that was accepted first.
+func oldestOf(parcels []parcel) (sale engine.SaleID, at int64) {
+	for i := range parcels {
+		for j := range parcels[i].orders {
+			if t := parcels[i].orders[j].AcceptedAt; sale == "" || t < at {
+				sale, at = parcels[i].sale, t
+			}
+		}
+	}
+	return sale, at
+}
+
+// look asks how fast the sale accepts orders. A first look, and a Redis that does
+// not answer, say nothing, and nothing is no reason to wait. now is Redis' clock.
+func (g *giveWay) look(ctx context.Context, sale engine.SaleID) (storm bool, now int64) {
+	g.mu.Lock()
+	last := g.seen[sale]
+	g.mu.Unlock()
+	w, err := g.stock.Watch(ctx, sale, last.epoch)
+	if err != nil {
+		return false, 0
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if at := g.seen[sale].at; at > last.at {
+		last = g.seen[sale] // another queue was quicker
+	}
+	next := looked{epoch: w.Epoch, seq: w.Seq, at: w.Now, storm: last.storm}
+	switch passed := w.Now - last.at; {
+	case w.Epoch != last.epoch || passed > holdStale.Milliseconds():
+		next.storm = false
+	case passed < holdPoll.Milliseconds()/2:
+		return last.storm, w.Now // too short to measure
+	default:
+		next.storm = (w.Seq-last.seq)*1000 >= stormRate*passed
+	}
+	g.seen[sale] = next
+	return next.storm, w.Now
+}
