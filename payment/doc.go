@@ -20,7 +20,8 @@
 //   - One order that cannot be written never takes another with it: the batch is
 //     halved until the guilty one is alone, and only that goes to rejected.
 //   - A stale order is taken again through the stock script under its own id, and
-//     only then written, in the epoch that took it.
+//     only then written, in the epoch that took it. While its sale is frozen it is
+//     parked in PostgreSQL, so that no other sale of its queue waits for it.
 //   - Unknown is unknown: what the provider did not answer is looked up and repeated
 //     under the same key, and neither confirmed nor cancelled before it is known.
 //   - A charge is captured after its order is confirmed, never before.

@@ -42,6 +42,7 @@ type house struct {
 	rows     map[engine.OrderID]*row
 	rejected map[engine.OrderID]orders.Rejected
 	markers  []string
+	parked   []orders.Parked
 	charges  map[string]ledger.State
 	postings map[string]int64 // captures by key
 	tasks    map[int64]*ledger.Task
@@ -240,6 +241,41 @@ func (h *house) MarkMarker(ctx context.Context, nonce string) error {
 	h.markers = append(h.markers, fmt.Sprintf("%s behind %d", nonce, len(h.rows)))
 	return nil
 }
+
+func (h *house) Park(ctx context.Context, sale engine.SaleID, stale []engine.Order) error {
+	done, err := h.step(ctx, "park")
+	if err != nil {
+		return err
+	}
+	defer done()
+	h.nextTask++
+	h.parked = append(h.parked, orders.Parked{ID: h.nextTask, Sale: sale, Body: engine.AppendEnvelope(nil, &engine.Envelope{Sale: sale, Orders: stale})})
+	return nil
+}
+
+func (h *house) Parked(ctx context.Context, _ time.Duration) (orders.Parked, bool, error) {
+	done, err := h.step(ctx, "parked")
+	if err != nil {
+		return orders.Parked{}, false, err
+	}
+	defer done()
+	if len(h.parked) == 0 {
+		return orders.Parked{}, false, nil
+	}
+	return h.parked[0], true, nil
+}
+
+func (h *house) Unpark(ctx context.Context, id int64) error {
+	done, err := h.step(ctx, "unpark")
+	if err != nil {
+		return err
+	}
+	defer done()
+	h.parked = slices.DeleteFunc(h.parked, func(p orders.Parked) bool { return p.ID == id })
+	return nil
+}
+
+func (h *house) ParkedOrders(context.Context) (int64, error) { return 0, h.before("count") }
 
 func (h *house) Book(_ context.Context, sale engine.SaleID, name, currency string) (ledger.Book, error) {
 	return ledger.Book{No: 1, Sale: sale, Provider: name, Currency: currency}, nil

@@ -35,6 +35,7 @@ type ingester struct {
 	p          *pace
 	decision   stock.Decision
 	epochs     map[engine.SaleID]int64 // last seen; a hint for Watch
+	told       map[engine.SaleID]time.Time
 }
 
 // parcel is what the messages at hand hold for one sale.
@@ -58,9 +59,16 @@ type intake struct {
 func (w *Worker) newIntake(stop, work context.Context) *intake {
 	t := &intake{idle: make(chan *ingester, lanes)}
 	for range lanes {
-		t.idle <- &ingester{w: w, stop: stop, work: work, p: w.pace("ingest"), epochs: make(map[engine.SaleID]int64)}
+		t.idle <- w.newIngester(stop, work)
 	}
 	return t
+}
+
+func (w *Worker) newIngester(stop, work context.Context) *ingester {
+	return &ingester{
+		w: w, stop: stop, work: work, p: w.pace("ingest"),
+		epochs: make(map[engine.SaleID]int64), told: make(map[engine.SaleID]time.Time),
+	}
 }
 
 // handle gives messages to the next idle lane, for which it waits. A marker says that
@@ -69,6 +77,9 @@ func (w *Worker) newIntake(stop, work context.Context) *intake {
 func (t *intake) handle(_ context.Context, msgs []Message) {
 	in := <-t.idle
 	parcels, markers := in.open(msgs)
+	if g := in.w.giveWay; g != nil && len(markers) == 0 {
+		in.w.m.held.Add(g.hold(in.stop, parcels).Seconds())
+	}
 	t.busy.Go(func() {
 		in.parcels(parcels)
 		t.idle <- in

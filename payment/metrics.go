@@ -17,10 +17,12 @@ type metrics struct {
 
 	reserved, cancelled, repeatedMsg, foreign, fork prometheus.Counter
 	retaken, retakeRefused, rejected, dead, acked   prometheus.Counter
+	parked                                          prometheus.Counter
 	paid                                            [orders.Voided + 1]prometheus.Counter
 	unknown, repeated, lost, contradicted           prometheus.Counter
 	captured, refused, voided, putOff, expired      prometheus.Counter
-	inHand, lag, owedCaptures, owedVoids            prometheus.Gauge
+	inHand, lag, owedCaptures, owedVoids, parkedNow prometheus.Gauge
+	held                                            prometheus.Counter
 
 	errors struct{ ingest, claim, settle, capture, expire prometheus.Counter }
 	took   struct{ ingest, claim, settle, capture, expire prometheus.Observer }
@@ -41,6 +43,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "doorbuster_payment_ingest_lag_seconds", Help: "Age of the oldest order of the latest batch when its ingest began.",
 		}),
+		held: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "doorbuster_payment_held_back_seconds_total", Help: "Time ingest waited because a sale stormed (serve --give-way).",
+		}),
 		acked: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "doorbuster_payment_messages_total", Help: "Messages acknowledged.",
 		}),
@@ -50,7 +55,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}, []string{"kind"})
 	m.owedCaptures, m.owedVoids = owed.WithLabelValues("capture"), owed.WithLabelValues("void")
 	errs := []error{m.registerOrders(reg), m.registerStages(reg)}
-	for _, c := range []prometheus.Collector{m.provider, m.providerFailed, m.inHand, m.lag, m.acked, owed} {
+	for _, c := range []prometheus.Collector{m.provider, m.providerFailed, m.inHand, m.lag, m.acked, m.held, owed} {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)
@@ -71,6 +76,7 @@ func (m *metrics) registerOrders(reg prometheus.Registerer) error {
 		{&m.fork, "ingest", "fork"},
 		{&m.retaken, "ingest", "retaken"},
 		{&m.retakeRefused, "ingest", "retake_refused"},
+		{&m.parked, "ingest", "parked"},
 		{&m.rejected, "ingest", "rejected"},
 		{&m.dead, "ingest", "dead"},
 		{&m.paid[orders.Confirmed], "pay", "confirmed"},
@@ -88,7 +94,10 @@ func (m *metrics) registerOrders(reg prometheus.Registerer) error {
 	} {
 		*c.to = ended.WithLabelValues(c.stage, c.result)
 	}
-	return reg.Register(ended)
+	m.parkedNow = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "doorbuster_payment_parked_orders", Help: "Orders of an older epoch that wait until their sale can take them again.",
+	})
+	return errors.Join(reg.Register(ended), reg.Register(m.parkedNow))
 }
 
 func (m *metrics) registerStages(reg prometheus.Registerer) error {

@@ -52,13 +52,7 @@ func newSite(t testing.TB, name string, p provider.Provider) *site {
 		stock: stock.New(backingtest.Redis(t)), queue: queue.Config{URL: backingtest.AMQP(t), Prefix: backingtest.QueuePrefix(t)},
 		name: name, p: p,
 	}
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	must(t, r.orders.CreateSale(t.Context(), engine.Sale{
-		ID: r.sale, Name: "drop", KeyNumber: 1, Mode: engine.ModeStandard, Payment: engine.PayAtOrder, Provider: name, Currency: "KRW",
-		Opens: now.Add(-time.Minute), Closes: now.Add(time.Hour), LimitPerBuyer: 2, HoldFor: time.Minute, ReplayWindow: time.Hour,
-		Items: []engine.Item{{SKU: "MUG", Name: "mug", Price: 700, Units: units}},
-	}, orders.Note{Who: "test", Why: "test"}))
-	r.rebuild(t)
+	r.create(t)
 	must(t, queue.Declare(t.Context(), r.queue))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -70,6 +64,18 @@ func newSite(t testing.TB, name string, p provider.Provider) *site {
 	r.pub = queue.NewPublisher(r.queue)
 	running(t, r.pub.Run)
 	return r
+}
+
+// create makes the sale and opens it.
+func (r *site) create(t testing.TB) {
+	t.Helper()
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	must(t, r.orders.CreateSale(t.Context(), engine.Sale{
+		ID: r.sale, Name: "drop", KeyNumber: 1, Mode: engine.ModeStandard, Payment: engine.PayAtOrder, Provider: r.name, Currency: "KRW",
+		Opens: now.Add(-time.Minute), Closes: now.Add(time.Hour), LimitPerBuyer: 2, HoldFor: time.Minute, ReplayWindow: time.Hour,
+		Items: []engine.Item{{SKU: "MUG", Name: "mug", Price: 700, Units: units}},
+	}, orders.Note{Who: "test", Why: "test"}))
+	r.rebuild(t)
 }
 
 func must(t testing.TB, err error) {
@@ -101,10 +107,22 @@ func running(t testing.TB, run func(context.Context) error) (stop func()) {
 // rebuild moves the sale to its next epoch, as recovery does.
 func (r *site) rebuild(t testing.TB) {
 	t.Helper()
-	ctx := t.Context()
-	img, err := r.orders.Cut(ctx, r.sale, r.epoch)
+	r.thaw(t, r.cut(t))
+}
+
+// cut begins a rebuild: the sale is frozen in its next epoch.
+func (r *site) cut(t testing.TB) orders.Image {
+	t.Helper()
+	img, err := r.orders.Cut(t.Context(), r.sale, r.epoch)
 	must(t, err)
 	r.epoch = img.Sale.Epoch
+	return img
+}
+
+// thaw ends a rebuild.
+func (r *site) thaw(t testing.TB, img orders.Image) {
+	t.Helper()
+	ctx := t.Context()
 	const incarnation = 1
 	live := make([]stock.LiveOrder, len(img.Live))
 	for i, o := range img.Live {

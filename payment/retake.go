@@ -1,57 +1,137 @@
 package payment
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/stock"
 )
 
+const (
+	// takeTimeout bounds one try to take a group again: a Redis that is silent is one
+	// that is away, and the group is set aside.
+	takeTimeout = 2 * time.Second
+	// parkLease is how long one worker has for a parked envelope, and so how soon it
+	// is tried again.
+	parkLease = 5 * time.Second
+	parkPoll  = 250 * time.Millisecond
+	// parkTold is how often a lane says that it sets orders of a sale aside.
+	parkTold = 30 * time.Second
+)
+
 var errFrozen = errors.New("the sale is frozen: its rebuild is under way")
 
 // retake takes stale orders again, under their own ids, through the stock script of
 // the present epoch, and writes them under the hold they got, in that epoch. Only
-// a refusal of the script cancels one. It returns false if it had to stop before
-// all of them were committed.
+// a refusal of the script cancels one. What cannot be taken now (the sale is frozen,
+// its epoch moves, Redis is away) is set aside in PostgreSQL, so that the orders of
+// other sales go on. It returns false if it had to stop before all of them were either.
 func (in *ingester) retake(sale engine.SaleID, stale []engine.Order) bool {
 	for len(stale) > 0 {
-		group := stale[:min(len(stale), engine.MaxGroup)]
-		var arrivals []orders.Arrival
-		var epoch int64
-		if !in.until(func() (err error) { arrivals, epoch, err = in.takeAgain(sale, group); return err }) {
-			return false
-		}
-		wr, ok := in.write(sale, arrivals)
+		n := min(len(stale), engine.MaxGroup)
+		left, ok, err := in.retakeGroup(sale, stale[:n])
 		if !ok {
 			return false
 		}
-		if wr.moved {
-			// A cut came between the take and the commit. The new epoch does not
-			// know this hold, unless the outbox entry was ingested before the
-			// cut: then the order is known and the next try finds it so.
-			in.failed(orders.ErrEpochMoved)
-			if !in.p.met(in.stop, orders.ErrEpochMoved) {
-				return false
-			}
-			continue
+		if err != nil {
+			in.failed(err)
+			return in.park(sale, stale, err)
 		}
-		if in.decision.First != 0 {
-			// The order is in PostgreSQL, so nobody needs the entry. If this
-			// fails the relay publishes it, and it is found known.
-			in.failed(in.w.cfg.Stock.Mark(in.work, sale, epoch, []int64{in.decision.First}))
-		}
-		in.w.m.retaken.Add(float64(len(group) - len(wr.stale)))
-		stale = append(wr.stale, stale[len(group):]...)
+		stale = append(left, stale[n:]...)
 	}
 	return true
+}
+
+// park sets orders aside. It waits for PostgreSQL as long as it takes.
+func (in *ingester) park(sale engine.SaleID, stale []engine.Order, cause error) bool {
+	if now := time.Now(); now.Sub(in.told[sale]) > parkTold {
+		in.told[sale] = now
+		in.w.log.Warn("orders set aside until their sale can take them again", "sale", sale, "orders", len(stale), "err", cause)
+	}
+	for group := range slices.Chunk(stale, engine.MaxGroup) {
+		if !in.until(func() error { return in.w.cfg.Orders.Park(in.work, sale, group) }) {
+			return false
+		}
+		in.w.m.parked.Add(float64(len(group)))
+	}
+	return true
+}
+
+// retakeGroup tries once. left are those that are stale still; ok is false if the loop
+// has to stop; on an error nothing is known to be written.
+func (in *ingester) retakeGroup(sale engine.SaleID, group []engine.Order) (left []engine.Order, ok bool, err error) {
+	arrivals, epoch, err := in.takeAgain(sale, group)
+	if err != nil {
+		return nil, true, err
+	}
+	wr, ok := in.write(sale, arrivals)
+	if !ok {
+		return nil, false, nil
+	}
+	if wr.moved {
+		// A cut came between the take and the commit. The new epoch does not
+		// know this hold, unless the outbox entry was ingested before the
+		// cut: then the order is known and the next try finds it so.
+		return nil, true, orders.ErrEpochMoved
+	}
+	if len(wr.stale) == len(group) {
+		return nil, true, orders.ErrEpochMoved // no step forward: not in a circle
+	}
+	if in.decision.First != 0 {
+		// The order is in PostgreSQL, so nobody needs the entry. If this
+		// fails the relay publishes it, and it is found known.
+		in.failed(in.w.cfg.Stock.Mark(in.work, sale, epoch, []int64{in.decision.First}))
+	}
+	in.w.m.retaken.Add(float64(len(group) - len(wr.stale)))
+	return wr.stale, true, nil
+}
+
+// parkedLoop takes again what was set aside, when its sale is no longer frozen.
+func (in *ingester) parkedLoop() {
+	p := in.w.pace("parked")
+	for p.sleep(in.stop, parkPoll) {
+		for more := true; more && in.stop.Err() == nil; {
+			var err error
+			more, err = in.unparkOnce()
+			p.met(in.stop, err)
+			more = more && err == nil
+		}
+	}
+}
+
+// unparkOnce takes one parked envelope again. What fails stays parked.
+func (in *ingester) unparkOnce() (found bool, err error) {
+	p, found, err := in.w.cfg.Orders.Parked(in.work, parkLease)
+	if err != nil || !found {
+		return false, err
+	}
+	env, bad, err := engine.ParseEnvelope(p.Body)
+	if err != nil || len(bad) > 0 {
+		return true, fmt.Errorf("parked envelope %d of sale %s cannot be read by this version (%d lines): %w",
+			p.ID, p.Sale, len(bad), errors.Join(err, engine.ErrFormat))
+	}
+	for stale := env.Orders; len(stale) > 0; {
+		left, ok, err := in.retakeGroup(p.Sale, stale)
+		if err != nil || !ok {
+			in.failed(err)
+			return true, err
+		}
+		stale = left
+	}
+	return true, in.w.cfg.Orders.Unpark(in.work, p.ID)
 }
 
 // takeAgain is one try to take a group of stale orders in the epoch that Redis
 // serves now.
 func (in *ingester) takeAgain(sale engine.SaleID, group []engine.Order) ([]orders.Arrival, int64, error) {
-	watch, err := in.w.cfg.Stock.Watch(in.work, sale, in.epochs[sale])
+	ctx, cancel := context.WithTimeout(in.work, takeTimeout)
+	defer cancel()
+	watch, err := in.w.cfg.Stock.Watch(ctx, sale, in.epochs[sale])
 	if err != nil {
 		return nil, 0, fmt.Errorf("take again in sale %s: %w", sale, err)
 	}
@@ -64,7 +144,7 @@ func (in *ingester) takeAgain(sale engine.SaleID, group []engine.Order) ([]order
 		baskets[i] = group[i].Basket
 		baskets[i].Max = group[i].LimitBuyer // in force at its accept
 	}
-	if err := in.w.cfg.Stock.Retake(in.work, sale, watch.Grip, baskets, &in.decision); err != nil {
+	if err := in.w.cfg.Stock.Retake(ctx, sale, watch.Grip, baskets, &in.decision); err != nil {
 		return nil, 0, fmt.Errorf("take again in sale %s: %w", sale, err)
 	}
 	if len(in.decision.Verdicts) != len(group) {

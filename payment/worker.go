@@ -30,6 +30,10 @@ type Orders interface {
 	Defer(ctx context.Context, sale engine.SaleID, ids []engine.OrderID, next time.Duration) error
 	Expire(ctx context.Context, limit int) (int, error)
 	MarkMarker(ctx context.Context, nonce string) error
+	Park(ctx context.Context, sale engine.SaleID, stale []engine.Order) error
+	Parked(ctx context.Context, lease time.Duration) (p orders.Parked, ok bool, err error)
+	Unpark(ctx context.Context, id int64) error
+	ParkedOrders(ctx context.Context) (int64, error)
 }
 
 // Stock is where a stale order is taken again (stock).
@@ -85,6 +89,7 @@ type Config struct {
 	Payers    int           // loops that pay; 0 is DefaultPayers
 	Capturers int           // loops that capture and void; 0 is DefaultCapturers
 	DrainFor  time.Duration // after ctx ended; 0 is DefaultDrainFor
+	GiveWay   bool          // hold ingest back while a sale storms: a door needs this machine
 }
 
 // Defaults of Config.
@@ -127,6 +132,7 @@ type Worker struct {
 	toPay     chan []orders.Payable
 	toCapture chan ledger.Task
 	wakePay   chan struct{} // rows came due that were not handed over
+	giveWay   *giveWay      // nil: it does not
 }
 
 // New checks the configuration. It starts nothing.
@@ -168,6 +174,9 @@ func New(cfg Config) (*Worker, error) {
 	if w.cfg.Source == nil {
 		w.cfg.Source = w.rabbit
 	}
+	if cfg.GiveWay {
+		w.giveWay = newGiveWay(cfg.Stock)
+	}
 	var err error
 	if w.m, err = newMetrics(cfg.Registerer); err != nil {
 		return nil, fmt.Errorf("payment: %w", err)
@@ -206,6 +215,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			}
 		})
 	}
+	ingest.Go(func() { w.newIngester(ctx, work).parkedLoop() })
 	ingest.Go(func() { w.expireLoop(ctx, work) })
 	ingest.Go(func() { w.countLoop(ctx) })
 
@@ -255,7 +265,7 @@ func (w *Worker) expireOnce(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-// countLoop keeps the gauges of what is owed to the providers.
+// countLoop keeps the gauges of what is owed to the providers and what is set aside.
 func (w *Worker) countLoop(ctx context.Context) {
 	p := w.pace("count")
 	for p.sleep(ctx, countEvery) {
@@ -263,6 +273,9 @@ func (w *Worker) countLoop(ctx context.Context) {
 		if p.met(ctx, err); err == nil {
 			w.m.owedCaptures.Set(float64(captures))
 			w.m.owedVoids.Set(float64(voids))
+		}
+		if n, err := w.cfg.Orders.ParkedOrders(ctx); err == nil {
+			w.m.parkedNow.Set(float64(n))
 		}
 	}
 }

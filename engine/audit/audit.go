@@ -201,7 +201,7 @@ func (a *Auditor) law9(ctx context.Context, b *books, s *slot, slotErr error) La
 	for _, c := range []struct {
 		n    int64
 		what string
-	}{{s.outbox, "envelopes in the outbox"}, {b.pending, "release rows pending"}, {b.rejected, "orders rejected"}, {b.tasks, "tasks owed to the provider"}} {
+	}{{s.outbox, "envelopes in the outbox"}, {b.pending, "release rows pending"}, {b.rejected, "orders rejected"}, {b.parked, "orders parked"}, {b.tasks, "tasks owed to the provider"}} {
 		if c.n != 0 {
 			f.add("%d %s", c.n, c.what)
 		}
@@ -227,7 +227,7 @@ func (a *Auditor) law9(ctx context.Context, b *books, s *slot, slotErr error) La
 	case queued != 0 || dead != 0:
 		f.add("%d messages queued, %d dead", queued, dead)
 	}
-	return f.law(9, "outbox, queues, rejected orders and release rows are empty; nothing is paying")
+	return f.law(9, "outbox, queues, rejected and parked orders and release rows are empty; nothing is paying")
 }
 
 func (a *Auditor) depths(ctx context.Context) (queued, dead int, err error) {

@@ -186,6 +186,9 @@ var breaks = []struct {
 	{"an order rejected", 9, "1 orders rejected", func(b *bundle, _ engine.Order) {
 		b.ok(b.Reject(b.t.Context(), b.sale.ID, orders.Rejected{Bytes: []byte("x"), Cause: "poison"}))
 	}},
+	{"an order parked", 9, "1 orders parked", func(b *bundle, o engine.Order) {
+		b.ok(b.Park(b.t.Context(), b.sale.ID, []engine.Order{o}))
+	}},
 	{"an order paying", 9, "1 orders paying", func(b *bundle, _ engine.Order) {
 		b.sql(`UPDATE orders SET state = 2, finished_at = NULL WHERE buyer = 'ann'`)
 	}},

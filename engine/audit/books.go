@@ -23,7 +23,7 @@ type books struct {
 	index                               map[engine.OrderID]int32 // of rows
 	outcomes                            []uint16                 // op-0 release rows that carry the order, by row
 	spent                               []int64                  // seqs of the present epoch whose hold was dropped or released without an order
-	pending, rejected, tasks            int64                    // release rows, rejected orders, tasks owed to the provider
+	pending, rejected, tasks, parked    int64                    // release rows, rejected orders, tasks owed to the provider, orders to be taken again
 	counters                            map[string]int64         // used units by key, as engine/orders writes it
 	own                                 ownBooks
 	backAt                              int64 // Unix milliseconds, when units last came back
@@ -238,9 +238,10 @@ func (b *books) readCounts(ctx context.Context, tx pgx.Tx) error {
 		(SELECT count(*) FROM moves WHERE sale_no = $1 AND NOT done),
 		(SELECT count(*) FROM tasks t JOIN books k ON k.no = t.book WHERE k.sale = $2),
 		(SELECT count(*) FROM rejected WHERE sale = $2),
+		(SELECT coalesce(sum(n), 0)::bigint FROM parked WHERE sale_no = $1),
 		(SELECT max(at) FROM moves WHERE sale_no = $1 AND op IN (2, 3, 4, 5)),
 		(SELECT max(at) FROM trail WHERE sale_no = $1 AND what = 'redefine')`, b.no, b.sale.ID).
-		Scan(&b.pending, &b.tasks, &b.rejected, &back, &redefined)
+		Scan(&b.pending, &b.tasks, &b.rejected, &b.parked, &back, &redefined)
 	if back != nil {
 		b.backAt = max(b.backAt, back.UnixMilli())
 	}

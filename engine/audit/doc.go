@@ -17,7 +17,7 @@
 //  7. Sale, epoch and sequence number name one order; gapless in the last epoch.
 //  8. Every 202 in the client log has one terminal order of that buyer, key and
 //     price, and nobody was told the opposite of what became of his order.
-//  9. Outbox, queues, rejected orders, release rows and tasks owed to the provider
+//  9. Outbox, queues, rejected and parked orders, release rows and tasks owed to the provider
 //     are empty; nothing is reserved or paying.
 //  10. Redis and PostgreSQL agree: available = units − live, held = 0.
 //  11. Where demand reached the stock and payments were good, all of it was sold.

@@ -68,6 +68,7 @@ func (a *Auditor) underWay(ctx context.Context, sale engine.SaleID) string {
 	say(p.paying, "orders paying")
 	say(p.pending, "release rows pending")
 	say(p.tasks, "tasks owed to the provider")
+	say(p.parked, "orders parked")
 	if p.frozen {
 		what = append(what, "the sale is frozen")
 	}
@@ -97,6 +98,7 @@ func (a *Auditor) underWay(ctx context.Context, sale engine.SaleID) string {
 type progress struct {
 	epoch, reserved, paying, pending, numbers, tasks int64
 
+	parked   int64 // of an older epoch, to be taken again
 	nameless int64 // rejected, and nothing of them could be read: their numbers are spent, nobody knows which
 	frozen   bool
 }
@@ -118,9 +120,10 @@ func (a *Auditor) progress(ctx context.Context, sale engine.SaleID) (p progress,
 				UNION ALL SELECT hold_seq FROM moves WHERE sale_no = $1 AND hold_epoch = $2 AND op IN (2, 3)) AS n (seq)),
 			(SELECT count(*) FROM tasks t JOIN books k ON k.no = t.book WHERE k.sale = $3),
 			(SELECT count(*) FROM rejected r WHERE r.sale = $3 AND NOT EXISTS (SELECT FROM orders o WHERE o.id = r.order_id)
-				AND NOT EXISTS (SELECT FROM moves m WHERE m.orders[1] = r.order_id AND m.op IN (2, 3)))
+				AND NOT EXISTS (SELECT FROM moves m WHERE m.orders[1] = r.order_id AND m.op IN (2, 3))),
+			(SELECT coalesce(sum(n), 0)::bigint FROM parked WHERE sale_no = $1)
 			FROM orders WHERE sale_no = $1`, no, p.epoch, sale, engine.ReasonRejected).
-			Scan(&p.reserved, &p.paying, &p.pending, &p.numbers, &p.tasks, &p.nameless)
+			Scan(&p.reserved, &p.paying, &p.pending, &p.numbers, &p.tasks, &p.nameless, &p.parked)
 	})
 	if err != nil {
 		return p, fmt.Errorf("read sale %s from PostgreSQL: %w", sale, err)

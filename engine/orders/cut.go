@@ -88,7 +88,7 @@ func (s *Store) Cut(ctx context.Context, sale engine.SaleID, epoch int64) (Image
 		}
 		// A withdraw is not in the image: PostgreSQL changes the units when Redis
 		// has said how many it took.
-		tag, err := tx.Exec(ctx, `UPDATE moves SET done = true WHERE sale_no = $1 AND NOT done AND op <> $2`, no, engine.Withdraw)
+		tag, err := tx.Exec(ctx, `UPDATE moves SET done = true, done_at = now() WHERE sale_no = $1 AND NOT done AND op <> $2`, no, engine.Withdraw)
 		if err != nil {
 			return err
 		}

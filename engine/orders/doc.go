@@ -3,7 +3,7 @@
 // # What it owns
 //
 // The tables of migrations/: sales, items and their trail; orders, counters and
-// what is due (work); release rows (moves) and rejected orders; incarnations and
+// what is due (work); release rows (moves), rejected and parked orders; incarnations and
 // markers. No other package writes them; engine/audit reads them.
 //
 // # What holds

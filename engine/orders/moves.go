@@ -165,7 +165,7 @@ func (s *Store) MarkMoved(ctx context.Context, sale engine.SaleID, epoch int64, 
 func mark(ctx context.Context, tx pgx.Tx, no int32, ids, taken []int64) (done int, err error) {
 	// A row that an ingest makes pending again at this moment is skipped, not
 	// waited for: it is to be applied again.
-	rows, err := tx.Query(ctx, `UPDATE moves m SET done = true, taken = u.taken FROM (
+	rows, err := tx.Query(ctx, `UPDATE moves m SET done = true, done_at = now(), taken = u.taken FROM (
 			SELECT m.id, u.taken FROM unnest($2::bigint[], $3::bigint[]) AS u(id, taken) JOIN moves m ON m.id = u.id
 			WHERE m.sale_no + 0 = $1 AND NOT m.done FOR UPDATE OF m SKIP LOCKED) u
 		WHERE m.id = u.id RETURNING m.id, m.op, m.lines, m.taken`, no, ids, taken)
