@@ -34,12 +34,15 @@ func (c *AuditCmd) Run(ctx context.Context, g *Globals) error {
 	if err != nil {
 		return err
 	}
+	id := engine.SaleID(c.Sale)
+	if err := g.exists(ctx, b, id); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
 	a, err := newAuditor(b, c.Sandbox, g)
 	if err != nil {
 		return err
 	}
 	defer a.Close()
-	id := engine.SaleID(c.Sale)
 	if c.Watch {
 		return c.watch(ctx, g, a)
 	}
@@ -55,14 +58,22 @@ func (c *AuditCmd) Run(ctx context.Context, g *Globals) error {
 	rest, cancel := context.WithTimeout(ctx, c.Wait)
 	waiting, err := a.WaitForRest(rest, id)
 	cancel()
-	if waiting != "" || err != nil {
-		fmt.Fprintf(g.Stderr, "not at rest after %s: %s %v\n", c.Wait, waiting, err)
-	}
+	tellUnrest(g.Stderr, c.Wait, waiting, err)
 	r, err := a.AtRest(ctx, id, log)
 	if err != nil {
 		return err
 	}
 	return g.verdict(&r)
+}
+
+// tellUnrest says what a sale that did not come to rest was waiting for.
+func tellUnrest(w io.Writer, after time.Duration, waiting string, err error) {
+	switch {
+	case waiting != "":
+		fmt.Fprintf(w, "Not at rest after %s: %s.\n", after, waiting)
+	case err != nil:
+		fmt.Fprintf(w, "Not at rest after %s: %v.\n", after, err)
+	}
 }
 
 // watch prints a line per look, and ends with errVerdict if a law broke.
@@ -91,6 +102,18 @@ func (c *AuditCmd) watch(ctx context.Context, g *Globals, a *audit.Auditor) erro
 	if broken {
 		return errVerdict
 	}
+	return err
+}
+
+// exists tells whether there is such a sale: of one that there is not, no law
+// could be checked.
+func (g *Globals) exists(ctx context.Context, b Backends, id engine.SaleID) error {
+	ctl, done, err := openController(ctx, b, g)
+	if err != nil {
+		return err
+	}
+	defer done()
+	_, err = ctl.Show(ctx, id)
 	return err
 }
 

@@ -75,6 +75,7 @@ type DownCmd struct {
 func (c *DownCmd) Run(ctx context.Context, g *Globals) error {
 	s, err := backing.Open(backing.Config{Dir: g.Dir, Progress: g.Stderr})
 	if errors.Is(err, backing.ErrNotUp) {
+		fmt.Fprintf(g.Stderr, "Nothing is up in %s.\n", g.Dir)
 		return nil
 	}
 	if err == nil && c.Wipe {
@@ -97,7 +98,7 @@ type StatusCmd struct {
 func (c *StatusCmd) Run(ctx context.Context, g *Globals) error {
 	s, err := backing.Open(backing.Config{Dir: g.Dir})
 	if err != nil {
-		return fmt.Errorf("status: %w", err)
+		return fmt.Errorf("status: %w: run `doorbuster up` first, or name its directory with --dir", err)
 	}
 	list := s.Status(ctx)
 	if g.JSON {

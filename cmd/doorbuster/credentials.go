@@ -70,6 +70,9 @@ func (c *TicketMintCmd) Run(_ context.Context, g *Globals) (err error) {
 		_, _ = out.WriteString(token) // the first error of a bufio.Writer stays and comes with Flush
 		_ = out.WriteByte('\n')
 	}
+	if c.Out != "-" {
+		fmt.Fprintf(g.Stdout, "%d tickets of sale %s in %s\n", c.Count, c.Sale, c.Out)
+	}
 	return out.Flush()
 }
 

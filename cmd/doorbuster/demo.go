@@ -204,9 +204,7 @@ func (d *demo) prove(ctx context.Context, logPath string) (*audit.Report, error)
 	rest, cancel := context.WithTimeout(ctx, demoRest)
 	waiting, err := a.WaitForRest(rest, d.sale.ID)
 	cancel()
-	if waiting != "" || err != nil {
-		d.tell("Not at rest after %s: %s %v", demoRest, waiting, err)
-	}
+	tellUnrest(d.g.Stderr, demoRest, waiting, err)
 	f, err := os.Open(logPath)
 	if err != nil {
 		return nil, err

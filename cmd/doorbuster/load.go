@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 
@@ -36,6 +37,14 @@ type LoadCmd struct {
 
 // Run presses, and prints what was heard.
 func (c *LoadCmd) Run(ctx context.Context, g *Globals) (err error) {
+	if c.Quantity < 1 || c.Quantity > engine.MaxQuantity {
+		return fmt.Errorf("--quantity: want 1 to %d", engine.MaxQuantity)
+	}
+	for _, at := range c.URL {
+		if u, err := url.Parse(at); err != nil || u.Scheme != "http" || u.Host == "" {
+			return fmt.Errorf("--url: %q is not http://host:port", at)
+		}
+	}
 	tickets, err := readTickets(c.Tickets)
 	if err != nil {
 		return err
@@ -106,9 +115,7 @@ func (c *LoadCmd) judge(ctx context.Context, g *Globals) (audit.Report, error) {
 	rest, cancel := context.WithTimeout(ctx, demoRest)
 	waiting, err := a.WaitForRest(rest, engine.SaleID(c.Sale))
 	cancel()
-	if waiting != "" || err != nil {
-		fmt.Fprintf(g.Stderr, "not at rest after %s: %s %v\n", demoRest, waiting, err)
-	}
+	tellUnrest(g.Stderr, demoRest, waiting, err)
 	return a.AtRest(ctx, engine.SaleID(c.Sale), nil)
 }
 
@@ -118,7 +125,11 @@ func readTickets(path string) ([]loadtest.Ticket, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	return loadtest.ReadTickets(f)
+	tickets, err := loadtest.ReadTickets(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w (want the output of `doorbuster ticket mint`)", path, err)
+	}
+	return tickets, nil
 }
 
 // log opens the client log; nil if none was asked for.
@@ -153,12 +164,12 @@ func (c *LoadCmd) basket(ctx context.Context) (loadtest.Basket, error) {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return loadtest.Basket{}, err
+		return loadtest.Basket{}, noDoor(c.URL[0], err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		return loadtest.Basket{}, fmt.Errorf("sale %s at %s: status %d: %s", c.Sale, c.URL[0], resp.StatusCode, b)
+		return loadtest.Basket{}, fmt.Errorf("sale %s at %s: status %d: %s", c.Sale, c.URL[0], resp.StatusCode, detail(b))
 	}
 	var page salePage
 	if err := json.Unmarshal(b, &page); err != nil {
@@ -170,6 +181,15 @@ func (c *LoadCmd) basket(ctx context.Context) (loadtest.Basket, error) {
 		}
 	}
 	return loadtest.Basket{}, fmt.Errorf("sale %s has no item %q", c.Sale, c.SKU)
+}
+
+// detail is what a problem says to people; the whole body if it is none.
+func detail(body []byte) string {
+	var p struct{ Detail string }
+	if json.Unmarshal(body, &p) != nil || p.Detail == "" {
+		return string(body)
+	}
+	return p.Detail
 }
 
 func printPress(w io.Writer, r *loadtest.PressResult) error {

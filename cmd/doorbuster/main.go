@@ -82,7 +82,7 @@ func run(ctx context.Context, args []string, g *Globals) int {
 	cmd, err := parser.Parse(args)
 	if err != nil {
 		fmt.Fprintln(g.Stderr, "doorbuster:", err)
-		fmt.Fprintln(g.Stderr, "Try: doorbuster --help")
+		fmt.Fprintln(g.Stderr, usage(err))
 		return exitUsage
 	}
 	switch err := cmd.Run(); {
@@ -92,6 +92,9 @@ func run(ctx context.Context, args []string, g *Globals) int {
 		return exitFailed
 	default:
 		fmt.Fprintln(g.Stderr, "doorbuster:", err)
+		if h := hint(err); h != "" {
+			fmt.Fprintln(g.Stderr, h)
+		}
 		return exitFailed
 	}
 }

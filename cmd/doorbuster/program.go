@@ -152,12 +152,12 @@ func (p *program) listen(ctx context.Context) (err error) {
 	var lc net.ListenConfig
 	if len(p.routes) > 0 {
 		if p.listener, err = lc.Listen(ctx, "tcp", p.cmd.Listen); err != nil {
-			return err
+			return fmt.Errorf("%w (another address: --listen)", err)
 		}
 	}
 	if p.cmd.Metrics != "" {
 		if p.metrics, err = lc.Listen(ctx, "tcp", p.cmd.Metrics); err != nil {
-			return err
+			return fmt.Errorf("metrics: %w (another address: --metrics; none: --metrics=)", err)
 		}
 	}
 	return nil

@@ -149,6 +149,15 @@ func (c *SaleShowCmd) Run(ctx context.Context, g *Globals) error {
 	return printSale(g.Stdout, &v)
 }
 
+// acts say what is so when an act has succeeded.
+var acts = map[string]string{
+	"pause":    "paused: every door refuses new orders",
+	"resume":   "resumed: it sells again, within its window",
+	"close":    "closed for good: live orders go on to their end",
+	"restock":  "restocked: recovery takes the units to the doors",
+	"withdraw": "withdrawal noted: recovery takes out what is unsold then; `doorbuster sale show` tells how many",
+}
+
 // act runs one action on a sale and says what was done.
 func (g *Globals) act(ctx context.Context, r SaleRef, what string, do func(*control.Control, engine.SaleID, control.Note) error) error {
 	ctl, done, err := g.controller(ctx)
@@ -157,9 +166,9 @@ func (g *Globals) act(ctx context.Context, r SaleRef, what string, do func(*cont
 	}
 	defer done()
 	if err := do(ctl, engine.SaleID(r.Sale), note(r.Why)); err != nil {
-		return fmt.Errorf("%s sale %s: %w", what, r.Sale, err)
+		return err // it names sale and act
 	}
-	return g.say(map[string]string{"sale": r.Sale, "done": what}, "sale %s: %s done\n", r.Sale, what)
+	return g.say(map[string]string{"sale": r.Sale, "done": what}, "sale %s: %s\n", r.Sale, acts[what])
 }
 
 // Run pauses the sale.
@@ -213,7 +222,9 @@ func printSale(w io.Writer, v *control.View) error {
 		v.Sale, v.Name, v.State, v.Epoch, v.Version, v.Mode, v.Payment, v.Provider)
 	fmt.Fprintf(w, "opens %s, closes %s, limit per buyer %d, per identity %d, release rows pending %d\n",
 		v.Opens.Format(time.RFC3339Nano), v.Closes.Format(time.RFC3339Nano), v.LimitPerBuyer, v.LimitPerIdentity, v.PendingMoves)
-	if v.RedisProblem != "" {
+	if v.Epoch == 0 {
+		fmt.Fprintln(w, "not loaded yet: a server with the role recovery loads it within a second or two")
+	} else if v.RedisProblem != "" {
 		fmt.Fprintf(w, "Redis: %s\n", v.RedisProblem)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

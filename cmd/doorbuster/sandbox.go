@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"github.com/doorbuster/doorbuster/payment/provider/sandbox"
@@ -42,13 +44,26 @@ func (c *SandboxCmd) Run(ctx context.Context, g *Globals) error {
 	if err := script.Validate(); err != nil {
 		return err
 	}
+	if err := writable(c.Ledger); err != nil {
+		return fmt.Errorf("--ledger: %w", err)
+	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
-		return err
+		return fmt.Errorf("--listen: %w", err)
 	}
 	at := servingAt{URL: httpURL(ln.Addr().String())}
 	if err := g.say(at, "sandbox provider at %s\n", at.URL); err != nil {
 		return err
 	}
 	return sandbox.Serve(ctx, ln, script, c.Ledger)
+}
+
+// writable tells whether the ledger can be written, before anything is said to
+// be served.
+func writable(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
