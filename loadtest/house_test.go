@@ -104,6 +104,7 @@ func newHouse(t *testing.T, options ...func(*door.Config)) *house {
 	part(t, "publisher", pub.Run)
 	rel := relay.New(relay.Config{Stock: st, Sales: h.orders, Publisher: pub, Registerer: reg, Logger: said})
 	part(t, "relay", rel.Run)
+	part(t, "measure", func(ctx context.Context) error { return queue.Measure(ctx, q) })
 	rec := recovery.New(recovery.Config{
 		Stock: st, Orders: h.orders, Lead: h.orders.Leader(), Publisher: pub, Registerer: reg, Logger: said,
 		Drainer: relay.New(relay.Config{Stock: st, Sales: h.orders, Publisher: pub}),

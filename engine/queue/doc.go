@@ -15,7 +15,7 @@
 //
 // Concurrency: a Publisher is safe for many goroutines. Its windows bound what
 // is unconfirmed; who finds them full waits, at most until his ctx ends. Consume
-// runs its handler in the calling goroutine. Run and Consume block until ctx
+// runs its handler in the calling goroutine. Run, Consume and Measure block until ctx
 // ends and everything they started has ended; a broker that is down is no error,
 // they come back with it. amqp091's own recovery stays off: after it, held
 // deliveries would acknowledge others (DEPENDENCIES: delivery tags restart).

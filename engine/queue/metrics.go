@@ -68,6 +68,32 @@ func newConsumeMeter(r prometheus.Registerer) *consumeMeter {
 	}
 }
 
+type depthMeter struct {
+	ready, waiting *prometheus.GaugeVec
+	dead           *prometheus.GaugeVec
+}
+
+func newDepthMeter(r prometheus.Registerer) *depthMeter {
+	return &depthMeter{
+		ready: register(r, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "doorbuster_queue_ready_messages", Help: "Messages that wait in an ingest queue; those in a worker's hands are not counted.",
+		}, []string{"queue"})),
+		waiting: register(r, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "doorbuster_queue_waiting_seconds", Help: "How long an ingest queue has not been seen empty.",
+		}, []string{"queue"})),
+		dead: register(r, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "doorbuster_queue_dead_messages", Help: "Messages in the dead-letter queue: each holds orders that were told 202.",
+		}, nil)),
+	}
+}
+
+// unknown takes the figures away: an old one would be taken for the truth.
+func (m *depthMeter) unknown() {
+	m.ready.Reset()
+	m.waiting.Reset()
+	m.dead.Reset()
+}
+
 // register lets the publisher and every consumer of a process share metrics.
 func register[C prometheus.Collector](r prometheus.Registerer, c C) C {
 	err := r.Register(c)

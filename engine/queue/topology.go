@@ -50,28 +50,6 @@ func Delete(ctx context.Context, cfg Config) error {
 	})
 }
 
-// Depths returns how many messages are ready (not those handed to a consumer
-// and not acknowledged yet) in each ingest queue and in the dead-letter queue.
-func Depths(ctx context.Context, cfg Config) (ingest []int, dead int, err error) {
-	err = onConnection(ctx, cfg, func(cfg Config, conn *amqp.Connection) error {
-		ch, err := conn.Channel()
-		if err != nil {
-			return err
-		}
-		for i := range Queues {
-			q, err := ch.QueueDeclarePassive(cfg.ingestName(i), true, false, false, false, nil)
-			if err != nil {
-				return fmt.Errorf("depth of %s: %w", cfg.ingestName(i), err)
-			}
-			ingest = append(ingest, q.Messages)
-		}
-		q, err := ch.QueueDeclarePassive(cfg.Prefix+deadQueue, true, false, false, false, nil)
-		dead = q.Messages
-		return err
-	})
-	return ingest, dead, err
-}
-
 // declare is what every new connection begins with. It costs one round trip per
 // name, and makes a broker that came back empty whole again.
 func declare(cfg Config, conn *amqp.Connection) error {
