@@ -275,7 +275,7 @@ func (a *Auditor) crowdLaws(ctx context.Context, r *Report, log io.Reader, b *bo
 		}
 		return
 	}
-	c, err := readCrowd(ctx, log, leftover(b, sum))
+	c, err := readCrowd(ctx, log)
 	if err != nil {
 		for _, n := range []int{8, 11, 12} {
 			r.add(unchecked(n, err))

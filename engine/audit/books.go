@@ -26,8 +26,9 @@ type books struct {
 	pending, rejected, tasks, parked    int64                    // release rows, rejected orders, tasks owed to the provider, orders to be taken again
 	counters                            map[string]int64         // used units by key, as engine/orders writes it
 	own                                 ownBooks
-	backAt                              int64 // Unix milliseconds, when units last came back
-	redefinedAt                         int64 // Unix milliseconds, 0 never
+	blindUntil                          int64                    // Unix milliseconds: before, Redis may have held units of which no row here tells
+	restocks                            map[engine.SKU][]stocked // when Redis had them
+	redefinedAt                         int64                    // Unix milliseconds, 0 never
 	baskets                             map[string]*basket
 	first, lastEnd, lastConfirm, maxSeq int64 // Unix milliseconds; highest seq of the present epoch
 }
@@ -45,6 +46,7 @@ type row struct {
 	body                             uint64
 	total, limitBuyer, limitIdentity int64
 	accepted, ingested, finished     int64
+	back                             int64 // when Redis surely had followed its end
 }
 
 // live tells whether the order claims its units.
@@ -70,13 +72,13 @@ var errNoSale = errors.New("PostgreSQL knows no such sale")
 func readBooks(ctx context.Context, pool *pgxpool.Pool, id engine.SaleID) (*books, error) {
 	b := &books{
 		claimed: map[engine.SKU]int64{}, index: map[engine.OrderID]int32{},
-		counters: map[string]int64{}, baskets: map[string]*basket{},
+		counters: map[string]int64{}, baskets: map[string]*basket{}, restocks: map[engine.SKU][]stocked{},
 	}
 	err := snapshot(ctx, pool, func(tx pgx.Tx) error {
 		if err := b.readSale(ctx, tx, id); err != nil {
 			return err
 		}
-		for _, read := range []func(context.Context, pgx.Tx) error{b.readOrders, b.readMoves, b.readCounters, b.readCounts, b.readOwn} {
+		for _, read := range []func(context.Context, pgx.Tx) error{b.readOrders, b.readMoves, b.readRestocks, b.readCounters, b.readCounts, b.readOwn} {
 			if err := read(ctx, tx); err != nil {
 				return err
 			}
@@ -183,18 +185,16 @@ func (b *books) note(r *row) {
 		b.first = r.accepted
 	}
 	b.lastEnd = max(b.lastEnd, r.finished)
-	switch r.state {
-	case engine.Confirmed:
+	if r.state == engine.Confirmed {
 		b.lastConfirm = max(b.lastConfirm, r.finished)
-	case engine.Cancelled:
-		b.backAt = max(b.backAt, r.finished)
 	}
 	if r.hold.Epoch == b.sale.Epoch && !r.stray {
 		b.maxSeq = max(b.maxSeq, r.hold.Seq)
 	}
 }
 
-// readMoves counts the release rows that end each order.
+// readMoves counts the release rows that end each order, and notes when the last of
+// them was done.
 func (b *books) readMoves(ctx context.Context, tx pgx.Tx) error {
 	b.outcomes = make([]uint16, len(b.rows))
 	rows, err := tx.Query(ctx, `SELECT hold_seq FROM moves WHERE sale_no = $1 AND op IN (2, 3) AND hold_epoch = $2`, b.no, b.sale.Epoch)
@@ -204,16 +204,39 @@ func (b *books) readMoves(ctx context.Context, tx pgx.Tx) error {
 	if b.spent, err = pgx.CollectRows(rows, pgx.RowTo[int64]); err != nil {
 		return err
 	}
-	rows, err = tx.Query(ctx, `SELECT unnest(orders) FROM moves WHERE sale_no = $1 AND op = 0`, b.no)
+	rows, err = tx.Query(ctx, `SELECT unnest(orders), done_at FROM moves WHERE sale_no = $1 AND op = 0`, b.no)
 	if err != nil {
 		return err
 	}
 	var id engine.OrderID
-	_, err = pgx.ForEachRow(rows, []any{&id}, func() error {
-		if i, ok := b.index[id]; ok && b.outcomes[i] < 1<<15 {
+	var done *time.Time
+	_, err = pgx.ForEachRow(rows, []any{&id, &done}, func() error {
+		i, ok := b.index[id]
+		if ok && b.outcomes[i] < 1<<15 {
 			b.outcomes[i]++
 		}
+		if ok && done != nil {
+			b.rows[i].back = max(b.rows[i].back, done.UnixMilli())
+		}
 		return nil
+	})
+	return err
+}
+
+// readRestocks reads when units were added.
+func (b *books) readRestocks(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, `SELECT lines, coalesce(done_at, clock_timestamp()) FROM moves WHERE sale_no = $1 AND op = $2`, b.no, engine.Restock)
+	if err != nil {
+		return err
+	}
+	var text string
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&text, &at}, func() error {
+		lines, err := engine.ParseLines(text)
+		for _, l := range lines {
+			b.restocks[l.SKU] = append(b.restocks[l.SKU], stocked{at.UnixMilli(), l.Quantity})
+		}
+		return err
 	})
 	return err
 }
@@ -233,17 +256,18 @@ func (b *books) readCounters(ctx context.Context, tx pgx.Tx) error {
 }
 
 func (b *books) readCounts(ctx context.Context, tx pgx.Tx) error {
-	var back, redefined *time.Time
+	var blind, redefined *time.Time
 	err := tx.QueryRow(ctx, `SELECT
 		(SELECT count(*) FROM moves WHERE sale_no = $1 AND NOT done),
 		(SELECT count(*) FROM tasks t JOIN books k ON k.no = t.book WHERE k.sale = $2),
 		(SELECT count(*) FROM rejected WHERE sale = $2),
 		(SELECT coalesce(sum(n), 0)::bigint FROM parked WHERE sale_no = $1),
-		(SELECT max(at) FROM moves WHERE sale_no = $1 AND op IN (2, 3, 4, 5)),
+		(SELECT max(t) FROM (SELECT coalesce(done_at, clock_timestamp()) FROM moves WHERE sale_no = $1 AND op IN (2, 3)
+			UNION ALL SELECT cut_at FROM sales WHERE no = $1 AND epoch > 1) AS u (t)),
 		(SELECT max(at) FROM trail WHERE sale_no = $1 AND what = 'redefine')`, b.no, b.sale.ID).
-		Scan(&b.pending, &b.tasks, &b.rejected, &b.parked, &back, &redefined)
-	if back != nil {
-		b.backAt = max(b.backAt, back.UnixMilli())
+		Scan(&b.pending, &b.tasks, &b.rejected, &b.parked, &blind, &redefined)
+	if blind != nil {
+		b.blindUntil = blind.UnixMilli()
 	}
 	if redefined != nil {
 		b.redefinedAt = redefined.UnixMilli()

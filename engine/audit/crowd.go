@@ -22,7 +22,8 @@ type crowd struct {
 	mismatches                 []mismatch
 	lies, forks                findings // wrong whatever PostgreSQL says: of law 8, of law 12
 	demand                     map[want]int64
-	misled                     *misled
+	last                       map[uint64]plea // by buyer: his last request, if it gave him no order
+	soldOuts                   map[moment]plea // the first of those told "sold out" at a moment
 	seeds                      [2]maphash.Seed
 }
 
@@ -33,7 +34,8 @@ type told struct {
 	key      string
 	body     uint64
 	total    int64
-	accepted bool // by a 202
+	accepted bool  // by a 202
+	at       int64 // Unix milliseconds, of the first of them
 	state    engine.OrderState
 }
 
@@ -50,18 +52,26 @@ type want struct {
 	sku   engine.SKU
 }
 
-// misled watches for buyers who were told "sold out" of units that were there.
-// It is set up with what PostgreSQL says was left unsold.
-type misled struct {
-	left  map[engine.SKU]int64 // unsold at rest
-	after int64                // Unix milliseconds from which nothing came back any more
-	n     int64
-	first string
+// plea is a request that gave its buyer no order.
+type plea struct {
+	buyer string // of those told "sold out" only
+	lines *basket
+	at    int64 // Unix milliseconds by the client's clock
+	n     int64 // such pleas
 }
 
-func newCrowd(m *misled) *crowd {
+// moment is where pleas are counted together.
+type moment struct {
+	lines *basket
+	slice int64 // of momentMs
+}
+
+const momentMs = 100
+
+func newCrowd() *crowd {
 	return &crowd{
-		told: map[string]*told{}, byKey: map[[2]uint64]*told{}, demand: map[want]int64{}, misled: m,
+		told: map[string]*told{}, byKey: map[[2]uint64]*told{}, demand: map[want]int64{},
+		last: map[uint64]plea{}, soldOuts: map[moment]plea{},
 		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 	}
 }
@@ -69,8 +79,8 @@ func newCrowd(m *misled) *crowd {
 const ctxEvery = 1 << 14 // lines between two looks at ctx
 
 // readCrowd reads a client log to its end.
-func readCrowd(ctx context.Context, r io.Reader, m *misled) (*crowd, error) {
-	c, lr := newCrowd(m), newLogReader(r)
+func readCrowd(ctx context.Context, r io.Reader) (*crowd, error) {
+	c, lr := newCrowd(), newLogReader(r)
 	var l logLine
 	for {
 		err := lr.next(&l)
@@ -100,7 +110,7 @@ func (c *crowd) take(l *logLine, line int) {
 		return
 	case string(l.typ) == engine.SoldOut.String():
 		c.soldOut++
-		c.misled.hear(l)
+		c.hearSoldOut(l)
 	case string(l.typ) == engine.Mismatch.String():
 		c.mismatches = append(c.mismatches, mismatch{key: c.hash(l), body: l.body, line: line})
 		c.refused++
@@ -140,7 +150,7 @@ func (c *crowd) hear(l *logLine, line int) {
 // before.
 func (c *crowd) says(t *told, l *logLine, line int) {
 	if l.status == http.StatusAccepted && !t.accepted {
-		t.accepted = true
+		t.accepted, t.at = true, l.at
 		c.accepted++
 		if c.firstAccept == 0 || l.at < c.firstAccept {
 			c.firstAccept = l.at
@@ -163,11 +173,12 @@ func (c *crowd) says(t *told, l *logLine, line int) {
 }
 
 // wants notes how many units a buyer asked for at once, at most: his demand as
-// far as it is sure. Requests that no stock could have served do not count.
+// far as it is sure; and with what he was left. Requests that no stock could have
+// served do not count, nor those that met a sale its operator had paused.
 func (c *crowd) wants(l *logLine) {
 	switch string(l.typ) {
 	case engine.NotOpen.String(), engine.Closed.String(), engine.OverLimit.String(), engine.PriceChanged.String(),
-		engine.Mismatch.String(), engine.UnknownSKU.String(), "invalid", "ticket-invalid", "ticket-early":
+		engine.Mismatch.String(), engine.UnknownSKU.String(), engine.Paused.String(), "invalid", "ticket-invalid", "ticket-early":
 		return
 	}
 	buyer := maphash.Bytes(c.seeds[0], l.buyer)
@@ -177,6 +188,21 @@ func (c *crowd) wants(l *logLine) {
 			c.demand[w] = q
 		}
 	}
+	if l.status == http.StatusAccepted || l.status == http.StatusOK {
+		c.last[buyer] = plea{} // served, whatever came of it
+	} else if p, ok := c.last[buyer]; !ok || p.lines != nil {
+		c.last[buyer] = plea{lines: l.lines, at: l.at}
+	}
+}
+
+func (c *crowd) hearSoldOut(l *logLine) {
+	m := moment{l.lines, l.at / momentMs}
+	p, known := c.soldOuts[m]
+	if !known {
+		p = plea{buyer: string(l.buyer), lines: l.lines, at: l.at}
+	}
+	p.at, p.n = min(p.at, l.at), p.n+1
+	c.soldOuts[m] = p
 }
 
 func (c *crowd) hash(l *logLine) (h [2]uint64) {
@@ -189,20 +215,6 @@ func (c *crowd) hash(l *logLine) (h [2]uint64) {
 		h[i] = mh.Sum64()
 	}
 	return h
-}
-
-func (m *misled) hear(l *logLine) {
-	if m == nil || l.at < m.after {
-		return
-	}
-	for i := range l.lines.lines {
-		if l.lines.lines[i].Quantity > m.left[l.lines.lines[i].SKU] {
-			return
-		}
-	}
-	if m.n++; m.n == 1 {
-		m.first = string(l.buyer) + " asked for " + l.lines.text
-	}
 }
 
 // demandOf adds up the sure demand per SKU.

@@ -2,27 +2,16 @@ package audit
 
 import (
 	"fmt"
+	"hash/maphash"
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
 )
 
-// returnGrace is how long after units came back in PostgreSQL a door may still
-// say "sold out": release row → Redis → memory flag, with room for a busy machine.
+// returnGrace is how long after units were back in Redis a door may still say "sold
+// out": an answer that is under way, and the door's memory (the flag is cleared within
+// 100 ms), with room for a busy machine.
 const returnGrace = 3 * time.Second
-
-// leftover is what law 11 needs to know before the log is read: how many units
-// were left at rest, and since when nothing came back.
-func leftover(b *books, s sums) *misled {
-	m := &misled{left: map[engine.SKU]int64{}}
-	for _, it := range b.sale.Items {
-		m.left[it.SKU] = it.Units - s.live[it.SKU]
-	}
-	if b.backAt != 0 {
-		m.after = b.backAt + returnGrace.Milliseconds()
-	}
-	return m
-}
 
 // law8 holds what buyers were told against what became of their orders. It
 // returns how many orders that were answered 202 are not there.
@@ -80,28 +69,74 @@ func law12(b *books, c *crowd) Law {
 		len(c.byKey), len(c.mismatches), unknown)
 }
 
-// law11 looks for units that somebody still wanted. Two ways to see it: demand
-// that is sure and was good for its money exceeds what was sold though nothing
-// ever came back; or somebody was told "sold out" when units were there for good.
+// law11 looks for units that somebody still wanted: they were there when he asked, and
+// from then on to the end, and he was sent away. Whoever was told "sold out" then was
+// told a lie; whoever never got an order, and could have had one, is a unit unsold.
 func law11(b *books, c *crowd, s sums) (l Law, undersold int64) {
 	var f findings
+	shelf, ahead := newShelf(b), c.ahead(b)
 	demand, bad := c.demandOf(), badPayments(b)
+	missed := c.missed(b, shelf, ahead)
 	for _, it := range b.sale.Items {
 		left := it.Units - s.confirmed[it.SKU]
-		good := demand[it.SKU] - bad[it.SKU]
-		miss := min(left, good-s.confirmed[it.SKU])
-		if miss <= 0 {
-			continue
-		}
-		if b.backAt == 0 || c.misled.n > 0 {
+		if miss := min(left, missed[it.SKU]); miss > 0 {
 			undersold += miss
-			f.add("%s: %d of %d units unsold, demand was %d", it.SKU, left, it.Units, good)
+			f.add("%s: %d of %d units unsold, demand was %d", it.SKU, left, it.Units, demand[it.SKU]-bad[it.SKU])
 		}
 	}
-	if c.misled.n > 0 {
-		f.add("%d requests were told sold out when enough was left: %s", c.misled.n, c.misled.first)
+	if n, first := c.misled(shelf, ahead); n > 0 {
+		f.add("%d requests were told sold out when enough was left: %s asked for %s at %s", n, first.buyer, first.lines.text, millis(first.at))
 	}
 	return f.law(11, "%s", sellThrough(b, s, demand)), undersold
+}
+
+// ahead is how far the crowd's clock is ahead of Redis', at most: no 202 was heard
+// before its accept. Negative if it is behind.
+func (c *crowd) ahead(b *books) (ms int64) {
+	known := false
+	for id, t := range c.told {
+		if i, ok := b.index[engine.OrderID(id)]; ok && t.accepted && (!known || t.at-b.rows[i].accepted < ms) {
+			ms, known = t.at-b.rows[i].accepted, true
+		}
+	}
+	return ms
+}
+
+// inVain tells whether a plea met units that were there, then and ever after.
+func (p *plea) inVain(s *shelf, ahead int64) bool {
+	return p.lines != nil && s.enough(p.lines.lines, p.at-ahead-returnGrace.Milliseconds())
+}
+
+// missed adds up what buyers without any order asked for last, and could have had.
+func (c *crowd) missed(b *books, s *shelf, ahead int64) map[engine.SKU]int64 {
+	served := make(map[uint64]bool, len(b.rows))
+	for i := range b.rows {
+		served[maphash.String(c.seeds[0], string(b.rows[i].buyer))] = true
+	}
+	units := map[engine.SKU]int64{}
+	for buyer, p := range c.last {
+		if served[buyer] || !p.inVain(s, ahead) {
+			continue
+		}
+		for _, l := range p.lines.lines {
+			units[l.SKU] += l.Quantity
+		}
+	}
+	return units
+}
+
+// misled counts those who were told "sold out" of what was there for good, and names
+// the first.
+func (c *crowd) misled(s *shelf, ahead int64) (n int64, first plea) {
+	for _, p := range c.soldOuts {
+		if !p.inVain(s, ahead) {
+			continue
+		}
+		if n += p.n; first.lines == nil || p.at < first.at {
+			first = p
+		}
+	}
+	return n, first
 }
 
 func sellThrough(b *books, s sums, demand map[engine.SKU]int64) string {

@@ -78,7 +78,7 @@ func (s *Store) Cut(ctx context.Context, sale engine.SaleID, epoch int64) (Image
 		}
 		img = Image{}
 		var no int32
-		err := tx.QueryRow(ctx, `UPDATE sales SET epoch = epoch + 1, frozen = true WHERE id = $1 AND epoch = $2 RETURNING no`,
+		err := tx.QueryRow(ctx, `UPDATE sales SET epoch = epoch + 1, frozen = true, cut_at = now() WHERE id = $1 AND epoch = $2 RETURNING no`,
 			sale, epoch).Scan(&no)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrEpochMoved
