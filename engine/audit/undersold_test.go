@@ -43,7 +43,7 @@ var pleas = map[string]struct {
 }{
 	"the flag is never cleared": {func(b *bundle) {
 		b.almostSold() // something comes back to the very end
-		b.sql(`UPDATE moves SET done_at = done_at + interval '1 minute' WHERE orders[1] = (SELECT id FROM orders WHERE buyer = 'gus')`,
+		b.sql(`UPDATE moves SET done_at = done_at + interval '1 minute' WHERE orders[1] IN (SELECT id FROM orders WHERE buyer = 'gus')`,
 			`UPDATE orders SET finished_at = finished_at + interval '1 minute' WHERE buyer = 'gus'`)
 		for s := range 10 {
 			b.answer("eve", time.Duration(s)*time.Second, soldOut, mugs(1)...)
