@@ -18,14 +18,13 @@ type head struct {
 // read reads the head of a request and tells whether every proxy on the way here
 // must have seen the same request in it (RFC 9112). fasthttp v1.74 is more
 // patient: it joins folded lines, takes bare line feeds, spaces inside of names,
-// Transfer-Encoding beside Content-Length, absolute URIs and HTTP/9.9. Two
+// Transfer-Encoding beside Content-Length, absolute URIs, user@host and HTTP/9.9. Two
 // readers that differ on one of these can be made to see two requests where the
 // other sees one.
 func (h *head) read(r *fasthttp.RequestHeader) bool {
 	*h = head{}
-	uri := r.RequestURI()
-	if len(uri) == 0 || uri[0] != '/' {
-		return false // absolute, authority and asterisk form
+	if !isTarget(r.RequestURI()) {
+		return false
 	}
 	if v := r.Protocol(); string(v) != "HTTP/1.1" && string(v) != "HTTP/1.0" {
 		return false
@@ -65,7 +64,7 @@ func (h *head) field(name, value []byte, length, host *bool) bool {
 		if isName(name, "host") {
 			twice := *host
 			*host = true
-			return !twice && len(value) > 0
+			return !twice && isHost(value)
 		}
 	case len("authorization"):
 		if isName(name, "authorization") {
@@ -111,6 +110,36 @@ func isLength(v []byte) bool {
 	return true
 }
 
+// isTarget tells whether a request target is a path, and a query perhaps. It is not
+// in absolute, authority or asterisk form; not "//host/path", which fasthttp takes
+// for one of them; it has no fragment, and no byte that a URI may not have (RFC 3986).
+func isTarget(uri []byte) bool {
+	if len(uri) == 0 || uri[0] != '/' || (len(uri) > 1 && uri[1] == '/') {
+		return false
+	}
+	for _, c := range uri {
+		if c <= ' ' || c >= 0x7f || c == '#' {
+			return false
+		}
+	}
+	return true
+}
+
+// isHost tells whether a Host field is one host with a port perhaps: no list, no
+// path, and no user before it.
+func isHost(v []byte) bool {
+	for _, c := range v {
+		if !hostByte[c] {
+			return false
+		}
+	}
+	return len(v) > 0
+}
+
+const letters = "abcdefghijklmnopqrstuvwxyz"
+
+var hostByte = bytesOf("-._~!$&'()*+;=%:[]0123456789" + letters + strings.ToUpper(letters))
+
 // isName compares a token with a name in lower case.
 func isName(token []byte, lower string) bool {
 	for i := range len(lower) {
@@ -121,12 +150,14 @@ func isName(token []byte, lower string) bool {
 	return true
 }
 
-var tokenByte = func() (t [256]bool) {
-	for _, c := range []byte("!#$%&'*+-.^_`|~0123456789" + "abcdefghijklmnopqrstuvwxyz" + strings.ToUpper("abcdefghijklmnopqrstuvwxyz")) {
+var tokenByte = bytesOf("!#$%&'*+-.^_`|~0123456789" + letters + strings.ToUpper(letters))
+
+func bytesOf(all string) (t [256]bool) {
+	for _, c := range []byte(all) {
 		t[c] = true
 	}
 	return t
-}()
+}
 
 // isToken tells whether b is made of RFC 9110 tchar only.
 func isToken(b []byte) bool {
