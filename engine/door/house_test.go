@@ -35,6 +35,12 @@ type house struct {
 
 func setupReal(t *testing.T, units int64) *house {
 	t.Helper()
+	return setupBehind(t, units, backingtest.AMQP(t))
+}
+
+// setupBehind lets the door reach its broker under the URL of a proxy.
+func setupBehind(t *testing.T, units int64, broker string) *house {
+	t.Helper()
 	r := &house{
 		T: t, store: stock.New(backingtest.Redis(t)), queue: queue.Config{URL: backingtest.AMQP(t), Prefix: backingtest.QueuePrefix(t)},
 		sale: engine.Sale{
@@ -51,7 +57,7 @@ func setupReal(t *testing.T, units int64) *house {
 		t.Fatal(err)
 	}
 	r.build(1, true)
-	publisher := queue.NewPublisher(r.queue)
+	publisher := queue.NewPublisher(queue.Config{URL: broker, Prefix: r.queue.Prefix})
 	d, err := door.New(door.Config{Stock: r.store, Publisher: publisher, Tickets: r.keys, OrderKeys: map[int][]byte{1: bytes.Repeat([]byte("o"), 32)}})
 	if err != nil {
 		t.Fatal(err)
@@ -116,17 +122,23 @@ func (r *house) ticket(buyer string) string {
 }
 
 // buy asks once.
-func (r *house) buy(buyer string) reply {
+func (r *house) buy(buyer string, headers ...string) reply {
 	r.Helper()
-	resp, err := r.do(buyer)
+	resp, err := r.do(buyer, headers...)
 	if err != nil {
 		r.Fatal(err)
 	}
 	return resp
 }
 
-func (r *house) do(buyer string) (reply, error) {
-	raw := ask{path: "/v1/sales/" + string(r.sale.ID) + "/orders", ticket: r.ticket(buyer), key: "k", body: oneMug}.bytes()
+func (r *house) do(buyer string, headers ...string) (reply, error) {
+	return r.send(ask{path: r.path(), ticket: r.ticket(buyer), key: "k", body: oneMug, headers: headers}.bytes())
+}
+
+func (r *house) path() string { return "/v1/sales/" + string(r.sale.ID) + "/orders" }
+
+// send sends a request over a connection of its own.
+func (r *house) send(raw []byte) (reply, error) {
 	c, err := net.Dial("tcp", r.addr)
 	if err != nil {
 		return reply{}, err
