@@ -69,7 +69,8 @@ func OpenPool(url string, conns int) (redis.UniversalClient, error) {
 
 // Store is the Go face of the scripts. Safe for use by many goroutines.
 type Store struct {
-	rdb redis.UniversalClient
+	rdb        redis.UniversalClient
+	unreadable func(Unreadable) // nil: nobody wants to know
 }
 
 // New returns a store over the client; Open makes one with the right options. The

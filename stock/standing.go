@@ -55,14 +55,17 @@ func (s *Store) Standing(ctx context.Context, sale engine.SaleID, buyer engine.B
 }
 
 // HeldOf reads a slice of an epoch's records, as Records does, and returns those
-// held by a buyer who is wanted. The others are not parsed.
+// held by a buyer who is wanted. The others are not parsed; one that cannot be is left
+// out: see OnUnreadable.
 func (s *Store) HeldOf(ctx context.Context, sale engine.SaleID, at Slice, wanted func(engine.BuyerID) bool) (recs []engine.Record, next uint64, err error) {
-	next, err = s.scan(ctx, sale, keysOf(sale, at.Epoch).records, at.Cursor, func(id, text string) error {
+	next, err = s.scan(ctx, part{sale, at.Epoch, keysOf(sale, at.Epoch).records, "record"}, at.Cursor, func(id, text string) error {
 		if !wanted(holderOf(text)) {
 			return nil
 		}
 		r, err := engine.ParseRecord(engine.OrderID(id), text)
-		recs = append(recs, r)
+		if err == nil {
+			recs = append(recs, r)
+		}
 		return err
 	})
 	return recs, next, err

@@ -167,12 +167,14 @@ func (s *Store) Record(ctx context.Context, sale engine.SaleID, order engine.Ord
 const scanCount = 512
 
 // Records reads a slice of an epoch's records; begin with cursor 0, go on with
-// next until it is 0. One that is there all the while is read at least once. A
-// record that cannot be read ends the slice with an error.
+// next until it is 0. One that is there all the while is read at least once. One that
+// cannot be read is left out: see OnUnreadable.
 func (s *Store) Records(ctx context.Context, sale engine.SaleID, epoch int64, cursor uint64) (recs []engine.Record, next uint64, err error) {
-	next, err = s.scan(ctx, sale, keysOf(sale, epoch).records, cursor, func(id, text string) error {
+	next, err = s.scan(ctx, part{sale, epoch, keysOf(sale, epoch).records, "record"}, cursor, func(id, text string) error {
 		r, err := engine.ParseRecord(engine.OrderID(id), text)
-		recs = append(recs, r)
+		if err == nil {
+			recs = append(recs, r)
+		}
 		return err
 	})
 	return recs, next, err
@@ -180,9 +182,11 @@ func (s *Store) Records(ctx context.Context, sale engine.SaleID, epoch int64, cu
 
 // BuyerCounters reads a slice of an epoch's counters per buyer, as Records does.
 func (s *Store) BuyerCounters(ctx context.Context, sale engine.SaleID, epoch int64, cursor uint64) (counters []Counter, next uint64, err error) {
-	next, err = s.scan(ctx, sale, keysOf(sale, epoch).buyers, cursor, func(name, count string) error {
+	next, err = s.scan(ctx, part{sale, epoch, keysOf(sale, epoch).buyers, "counter"}, cursor, func(name, count string) error {
 		n, err := strconv.ParseInt(count, 10, 64)
-		counters = append(counters, Counter{Buyer: engine.BuyerID(name), Units: n / perUnit, Orders: n % perUnit})
+		if err == nil {
+			counters = append(counters, Counter{Buyer: engine.BuyerID(name), Units: n / perUnit, Orders: n % perUnit})
+		}
 		return err
 	})
 	return counters, next, err
@@ -191,30 +195,42 @@ func (s *Store) BuyerCounters(ctx context.Context, sale engine.SaleID, epoch int
 // IdentityCounters reads a slice of an epoch's counters per identity, as Records
 // does.
 func (s *Store) IdentityCounters(ctx context.Context, sale engine.SaleID, epoch int64, cursor uint64) (counters []Counter, next uint64, err error) {
-	next, err = s.scan(ctx, sale, keysOf(sale, epoch).identities, cursor, func(name, count string) error {
+	next, err = s.scan(ctx, part{sale, epoch, keysOf(sale, epoch).identities, "counter"}, cursor, func(name, count string) error {
 		n, err := strconv.ParseInt(count, 10, 64)
+		if err != nil {
+			return err
+		}
 		c := Counter{Units: n}
 		if copy(c.Identity[:], name) != len(name) || len(name) != len(c.Identity) {
 			return fmt.Errorf("identity %x has %d bytes", name, len(name))
 		}
 		counters = append(counters, c)
-		return err
+		return nil
 	})
 	return counters, next, err
 }
 
-func (s *Store) scan(ctx context.Context, sale engine.SaleID, key string, cursor uint64, each func(field, value string) error) (next uint64, err error) {
+// part is what a scan reads.
+type part struct {
+	sale  engine.SaleID
+	epoch int64
+	key   string
+	what  string // see Unreadable
+}
+
+// scan hands over fields one by one; an error of each leaves that one out.
+func (s *Store) scan(ctx context.Context, of part, cursor uint64, each func(field, value string) error) (next uint64, err error) {
 	var pairs []string
-	err = s.on(ctx, sale, func(c *redis.Client) (err error) {
-		pairs, next, err = c.HScan(ctx, key, cursor, "", scanCount).Result()
+	err = s.on(ctx, of.sale, func(c *redis.Client) (err error) {
+		pairs, next, err = c.HScan(ctx, of.key, cursor, "", scanCount).Result()
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("scan %s: %w", key, err)
+		return 0, fmt.Errorf("scan %s: %w", of.key, err)
 	}
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if err := each(pairs[i], pairs[i+1]); err != nil {
-			return 0, fmt.Errorf("scan %s: %w", key, err)
+			s.leaveOut(Unreadable{Sale: of.sale, Epoch: of.epoch, What: of.what, ID: pairs[i], Bytes: pairs[i+1], Cause: err})
 		}
 	}
 	return next, nil

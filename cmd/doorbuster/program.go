@@ -35,15 +35,16 @@ const (
 // program is a running server: its roles and what they share. Make it with
 // newProgram, run it once.
 type program struct {
-	cmd   *ServeCmd
-	cfg   programConfig
-	log   *slog.Logger
-	reg   *prometheus.Registry
-	rdb   redis.UniversalClient
-	stock *stock.Store
-	pub   *queue.Publisher
-	pools []*pgxpool.Pool
-	slots []redis.UniversalClient // of roles that must not wait in the doors' pool
+	cmd        *ServeCmd
+	cfg        programConfig
+	log        *slog.Logger
+	reg        *prometheus.Registry
+	rdb        redis.UniversalClient
+	stock      *stock.Store
+	pub        *queue.Publisher
+	pools      []*pgxpool.Pool
+	slots      []redis.UniversalClient // of roles that must not wait in the doors' pool
+	unreadable func(stock.Unreadable)
 
 	listener, metrics net.Listener
 	routes            []func(*fasthttp.RequestCtx) bool
@@ -83,6 +84,10 @@ func newProgram(ctx context.Context, cmd *ServeCmd, cfg programConfig) (_ *progr
 		return nil, err
 	}
 	p.stock = stock.New(p.rdb)
+	if p.unreadable, err = stock.ReportUnreadable(p.log, p.reg); err != nil {
+		return nil, err
+	}
+	p.stock.OnUnreadable(p.unreadable)
 	if p.has(roleDoor) || p.has(roleRelay) || p.has(roleRecovery) {
 		p.pub = queue.NewPublisher(p.queueConfig())
 	}
@@ -132,7 +137,9 @@ func (p *program) slot(conns int) (*stock.Store, error) {
 		return nil, err
 	}
 	p.slots = append(p.slots, rdb)
-	return stock.New(rdb), nil
+	s := stock.New(rdb)
+	s.OnUnreadable(p.unreadable)
+	return s, nil
 }
 
 // Addr is where the API listens; empty if no role needs it.

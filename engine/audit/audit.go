@@ -47,6 +47,7 @@ type Auditor struct {
 	pool   *pgxpool.Pool
 	rdb    redis.UniversalClient
 	stock  *stock.Store
+	unread []string // of the slot that is being read
 	memory map[engine.SaleID]*memory
 }
 
@@ -69,6 +70,9 @@ func Open(cfg Config) (*Auditor, error) {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
 	a.rdb, a.stock = rdb, stock.New(rdb)
+	a.stock.OnUnreadable(func(u stock.Unreadable) {
+		a.unread = append(a.unread, fmt.Sprintf("%s %s of epoch %d cannot be read: %v", u.What, u.ID, u.Epoch, u.Cause))
+	})
 	return a, nil
 }
 

@@ -84,6 +84,7 @@ var breaks = []struct {
 }{
 	{"a unit vanished in Redis", 1, "is not units", func(b *bundle, _ engine.Order) { b.slot("a:MUG", -1) }},
 	{"negative stock in Redis", 1, "negative", func(b *bundle, _ engine.Order) { b.slot("a:MUG", -1); b.slot("h:MUG", 1) }},
+	{"a record that cannot be read", 1, "cannot be read", func(b *bundle, o engine.Order) { b.damage(o) }},
 	{"held without a record", 1, "held records add up to 0", func(b *bundle, _ engine.Order) { b.slot("s:MUG", -1); b.slot("h:MUG", 1) }},
 
 	{"claimed without an order", 2, "claimed 1, but live orders have 2", func(b *bundle, _ engine.Order) {
@@ -186,9 +187,7 @@ var breaks = []struct {
 	{"an order rejected", 9, "1 orders rejected", func(b *bundle, _ engine.Order) {
 		b.ok(b.Reject(b.t.Context(), b.sale.ID, orders.Rejected{Bytes: []byte("x"), Cause: "poison"}))
 	}},
-	{"an order parked", 9, "1 orders parked", func(b *bundle, o engine.Order) {
-		b.ok(b.Park(b.t.Context(), b.sale.ID, []engine.Order{o}))
-	}},
+	{"an order parked", 9, "1 orders parked", func(b *bundle, o engine.Order) { b.ok(b.Park(b.t.Context(), b.sale.ID, []engine.Order{o})) }},
 	{"an order paying", 9, "1 orders paying", func(b *bundle, _ engine.Order) {
 		b.sql(`UPDATE orders SET state = 2, finished_at = NULL WHERE buyer = 'ann'`)
 	}},

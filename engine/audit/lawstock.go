@@ -33,6 +33,9 @@ func (b *books) sums() sums {
 func law1(s *slot) Law {
 	var f findings
 	var units, held int64
+	for _, u := range s.unread {
+		f.add("%s", u)
+	}
 	for _, it := range s.watch.Items {
 		units, held = units+it.Units, held+it.Held
 		if it.Available+it.Held+it.Sold != it.Units {

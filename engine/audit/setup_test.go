@@ -305,3 +305,9 @@ func (b *bundle) slot(field string, by int64) {
 }
 
 func (b *bundle) redisKey(part string) string { return "s:{" + string(b.sale.ID) + "}:1:" + part }
+
+// damage makes the order's record in Redis one that no version can read.
+func (b *bundle) damage(o engine.Order) {
+	b.t.Helper()
+	b.ok(b.rdb.HSet(b.t.Context(), b.redisKey("o"), string(o.Order), "9X|").Err())
+}

@@ -16,6 +16,7 @@ type slot struct {
 	heldN      int64 // records that hold units
 	buyers     map[engine.BuyerID]int64
 	identities map[engine.Identity]int64
+	unread     []string // what was left out
 }
 
 const (
@@ -39,11 +40,13 @@ func (a *Auditor) readAll(ctx context.Context, sale engine.SaleID) (*slot, error
 	if err != nil {
 		return nil, err
 	}
+	a.unread = nil
 	for _, read := range []func(context.Context, engine.SaleID, *slot) error{a.readOutboxes, a.readRecords, a.readBuyers, a.readIdentities} {
 		if err := read(ctx, sale, s); err != nil {
 			return nil, fmt.Errorf("read sale %s from Redis: %w", sale, err)
 		}
 	}
+	s.unread = a.unread
 	return s, nil
 }
 
