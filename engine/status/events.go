@@ -46,7 +46,7 @@ func (s *Status) events(ctx *fasthttp.RequestCtx, who asker, id engine.OrderID) 
 // stream writes events until the order is at its end, the line is dead, or the
 // hub closes.
 func (s *Status) stream(to *sink, st *stream, last Order) {
-	beat, over := time.NewTicker(heartbeatEvery), time.NewTimer(streamFor)
+	beat, over := time.NewTicker(s.beat), time.NewTimer(streamFor)
 	defer beat.Stop()
 	defer over.Stop()
 	to.retry()

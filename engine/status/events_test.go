@@ -1,16 +1,26 @@
 package status_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"errors"
+	"net"
 	"net/http"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/valyala/fasthttp"
 
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/engine/status"
+	"github.com/doorbuster/doorbuster/engine/ticket"
 )
 
 func TestEventsFollowTheOrderToItsEnd(t *testing.T) {
@@ -130,13 +140,10 @@ func TestStreamsAreBounded(t *testing.T) {
 		event, _ = last.next()
 	}
 	cy := b.reserve("cy")
-	deadline := time.Now().Add(5 * time.Second)
-	for events(cy, "cy") != 200 {
-		if time.Now().After(deadline) {
-			t.Fatal("no room was made")
-		}
+	eventually(t, "room was made", func() bool { return events(cy, "cy") == 200 })
+	if len(open) != status.MaxStreamsPerBuyer {
+		t.Errorf("%d streams", len(open))
 	}
-	_ = open
 }
 
 func TestStopEndsStreams(t *testing.T) {
@@ -152,4 +159,87 @@ func TestStopEndsStreams(t *testing.T) {
 	if code, _ := b.head("GET", "/v1/orders/"+string(o.Basket.Order)+"/events", b.ticket("ann")); code != 503 {
 		t.Errorf("a stream after the stop: %d", code)
 	}
+}
+
+// A buyer who closes his browser is noticed by the next sign of life, and leaves
+// neither a stream nor a goroutine behind.
+func TestStreamOfABuyerWhoLeft(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(c *status.Config) { c.MaxStreams = 3 })
+	b.status.Beat(5 * time.Millisecond)
+	o := b.reserve("ann")
+	for range 3 {
+		l := b.listen(o.Basket.Order, b.ticket("ann"))
+		l.want("reserved")
+		if err := l.resp.Body.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "every stream has ended", func() bool { return b.status.Streams() == 0 })
+	b.listen(o.Basket.Order, b.ticket("ann")).want("reserved")
+}
+
+// oneOrder is a PostgreSQL that knows one order.
+type oneOrder struct {
+	books
+	view orders.View
+}
+
+func (o oneOrder) Order(context.Context, engine.OrderID) (orders.View, error) { return o.view, nil }
+
+// Who opens a stream and does not read it loses the connection: a write may take
+// StreamWrite.
+func TestStreamOfABuyerWhoDoesNotRead(t *testing.T) {
+	t.Parallel()
+	keys, err := ticket.NewKeys(1, map[uint8][]byte{1: bytes.Repeat([]byte("k"), 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		view := orders.View{Sale: "drop", State: engine.Reserved}
+		view.Order.Order, view.Order.Buyer = engine.OrderID(strings.Repeat("a", engine.OrderIDLen)), "ann"
+		s, err := status.New(status.Config{Orders: oneOrder{view: view}, Stock: &watchedSlot{}, Tickets: keys})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mine, err := keys.Mint(&ticket.Ticket{Sale: "drop", Buyer: "ann", NotAfter: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		server, client := net.Pipe() // holds nothing: a write waits for its reader
+		defer func() { _ = client.Close() }()
+		var ctx fasthttp.RequestCtx
+		ctx.Init2(server, nil, false)
+		ctx.Request.SetRequestURI("/v1/orders/" + string(view.Order.Order) + "/events")
+		ctx.Request.Header.Set("Authorization", "Ticket "+mine)
+		if !s.Handle(&ctx) || ctx.Response.StatusCode() != http.StatusOK {
+			t.Fatalf("%d %s", ctx.Response.StatusCode(), ctx.Response.Body())
+		}
+		wrote := make(chan error, 1)
+		go func() {
+			w := bufio.NewWriter(server)
+			wrote <- errors.Join(ctx.Response.Write(w), w.Flush())
+		}()
+		lines := bufio.NewScanner(client)
+		for lines.Scan() && !strings.HasPrefix(lines.Text(), "data: ") {
+			continue // the first event; from here on she reads nothing
+		}
+		time.Sleep(status.BeatEvery + status.StreamWrite/2)
+		if s.Streams() != 1 {
+			t.Errorf("%d streams while the write may still come to its end", s.Streams())
+		}
+		time.Sleep(status.StreamWrite)
+		select {
+		case err := <-wrote:
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the connection ended with %v", err)
+			}
+		default:
+			t.Error("the connection still waits for somebody who does not read")
+		}
+		time.Sleep(status.BeatEvery) // the stream itself learns it from its next sign of life
+		if s.Streams() != 0 {
+			t.Errorf("%d streams for somebody who does not read", s.Streams())
+		}
+	})
 }

@@ -1,13 +1,29 @@
 package status
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Bounds that tests hold the package to.
 const (
-	AnswerIn   = answerIn
-	QueryWait  = queryWait
-	MaxWaiting = maxWaiting
+	AnswerIn    = answerIn
+	QueryWait   = queryWait
+	MaxWaiting  = maxWaiting
+	BeatEvery   = heartbeatEvery
+	StreamWrite = streamWrite
 )
+
+// Beat changes how often streams show that they live, before there is any.
+func (s *Status) Beat(every time.Duration) { s.beat = every }
+
+// Streams counts the live streams.
+func (s *Status) Streams() int {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	return s.hub.streams
+}
 
 // Searching counts who waits for a search of records, passes and their rests
 // included.

@@ -77,6 +77,7 @@ type Status struct {
 	hub     *hub
 	sales   salesInUse
 	metrics *metrics
+	beat    time.Duration // heartbeatEvery
 
 	searches *searches
 }
@@ -113,7 +114,7 @@ func New(cfg Config) (*Status, error) {
 	}
 	m := newMetrics(cfg.Registerer)
 	s := &Status{
-		cfg: cfg, tokens: t, metrics: m, searches: newSearches(),
+		cfg: cfg, tokens: t, metrics: m, beat: heartbeatEvery, searches: newSearches(),
 		books: newTurns(cfg.MaxQueries, m.busy), slot: newTurns(cfg.MaxQueries, m.busy),
 	}
 	s.hub = newHub(cfg.MaxStreams, s.metrics)
