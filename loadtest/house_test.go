@@ -106,7 +106,7 @@ func newHouse(t *testing.T, options ...func(*door.Config)) *house {
 	part(t, "relay", rel.Run)
 	part(t, "measure", func(ctx context.Context) error { return queue.Measure(ctx, q) })
 	rec := recovery.New(recovery.Config{
-		Stock: st, Orders: h.orders, Lead: h.orders.Leader(), Publisher: pub, Registerer: reg, Logger: said,
+		Stock: st, Pulse: st, Orders: recovery.Books(h.orders), Lead: h.orders.Leader(), Publisher: pub, Registerer: reg, Logger: said,
 		Drainer: relay.New(relay.Config{Stock: st, Sales: h.orders, Publisher: pub}),
 	})
 	part(t, "recovery", rec.Run)

@@ -23,7 +23,8 @@ import (
 // (incarnation), ver (of the definition), opens and closes (Unix ms), cur
 // (currency), lb and li (limit per buyer and identity, units, 0 is none), kn
 // (number of the master key that order ids derive from, never changed), seq (the
-// last hold), hb (heartbeat), lag (ms), sha (op=SHA,…), and per SKU a: h: s: u: p:
+// last hold), hb (heartbeat), lag (ms), sha (op=SHA,…), retired (1 if the sale is
+// settled: records and counters go after a while, this hash stays), and per SKU a: h: s: u: p:
 // (available, held, sold, units, price in minor units).
 const (
 	fieldEpoch = "epoch"
@@ -42,6 +43,7 @@ const (
 	fieldHeartbeat = "hb"
 	fieldLag       = "lag"
 	fieldSHA       = "sha"
+	fieldRetired   = "retired"
 
 	available = "a:"
 	held      = "h:"

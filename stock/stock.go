@@ -44,6 +44,7 @@ type Watch struct {
 	KeyNumber          int64            // of the master key that order ids derive from
 	Seq                int64            // the last hold given out in this epoch
 	Lag                int64            // milliseconds the ingest is behind
+	Retired            bool             // the sale is settled: nothing will change any more
 	Items              []Item           // in order of SKU
 }
 

@@ -96,7 +96,7 @@ func parseState(fields map[string]string) (Watch, error) {
 	default:
 		return Watch{}, fmt.Errorf("state %q", fields[fieldState])
 	}
-	w.Currency, w.SHA = fields[fieldCurrency], parseSHAs(fields[fieldSHA])
+	w.Currency, w.SHA, w.Retired = fields[fieldCurrency], parseSHAs(fields[fieldSHA]), fields[fieldRetired] != ""
 	for name := range fields {
 		sku, ok := strings.CutPrefix(name, available)
 		if !ok {

@@ -29,7 +29,9 @@ const (
 	workerConns   = 12
 	statusConns   = 6
 	recoveryConns = 6
+	leadConns     = 2 // leads and the word for heartbeats: nothing else waits in this pool
 	relayConns    = 2
+	pulseConns    = 16 // to each Redis server, for heartbeats alone
 )
 
 // program is a running server: its roles and what they share. Make it with

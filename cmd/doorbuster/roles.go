@@ -119,6 +119,14 @@ func (p *program) wireRecovery(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	lead, _, err := p.orders(ctx, roleRecovery+" lead", leadConns)
+	if err != nil {
+		return err
+	}
+	pulse, err := p.slot(pulseConns)
+	if err != nil {
+		return err
+	}
 	drainer := relay.New(relay.Config{Stock: p.stock, Sales: store, Publisher: p.pub, Logger: p.log})
 	depth := func(ctx context.Context, q int) (int, error) {
 		ready, _, err := queue.Depths(ctx, queue.Config{URL: p.cfg.Backends.AMQP})
@@ -129,7 +137,8 @@ func (p *program) wireRecovery(ctx context.Context) error {
 	}
 	p.recovery = recovery.New(recovery.Config{
 		Depth: depth,
-		Stock: p.stock, Orders: store, Lead: store.Leader(), Publisher: p.pub, Drainer: drainer,
+		Stock: p.stock, Pulse: pulse, Orders: recovery.Books(store), Lead: lead.Leader(),
+		Publisher: p.pub, Drainer: drainer,
 		Logger: p.log, Registerer: p.reg,
 	})
 	p.add(roleRecovery, p.recovery.Run)

@@ -82,7 +82,7 @@ func (g *group) reserve(s *sale) answer {
 	d := s.door
 	for range maxTries {
 		g.view = s.view.Load()
-		if !s.lease.holds(g.view.Epoch, d.clock()) {
+		if !g.view.Retired && !s.lease.holds(g.view.Epoch, d.clock()) {
 			return frozen
 		}
 		g.encode()
@@ -163,7 +163,8 @@ func (g *group) answerDecided(s *sale) {
 		if v.Outcome == engine.SoldOut && v.MayReturn {
 			a = soldOutMayReturn
 		}
-		if a == unanswered || (v.Outcome.Took() && !leased) {
+		ended := v.Outcome == engine.ReplaySettled || v.Outcome == engine.ReplayReleased
+		if a == unanswered || (v.Outcome.Took() && !leased && !(ended && g.view.Retired)) {
 			a = outcomeUnknown
 		}
 		g.answer(s, i, a, now)

@@ -86,7 +86,8 @@ func (d *Door) enter(r *request, s *sale, v *view, key []byte) answer {
 	if !d.buckets.take(r.claims.Buyer, now) {
 		return throttled
 	}
-	if d.closed.Load() || !s.leasedFor(v, now) {
+	// A settled sale has no heartbeat, and needs none: nothing is accepted there.
+	if d.closed.Load() || (!v.Retired && !s.leasedFor(v, now)) {
 		return frozen
 	}
 	if d.cfg.Publisher.Blocked() || v.Lag > d.cfg.LagMax.Milliseconds() || !s.gate.enter() {

@@ -146,6 +146,9 @@ func (s *Store) Return(ctx context.Context, order engine.OrderID, note Note) (re
 		if err := giveBack(ctx, tx, in.no, []*engine.Order{&v.Order}); err != nil {
 			return err
 		}
+		if err := wake(ctx, tx, in.no); err != nil {
+			return err
+		}
 		var move int64
 		err = tx.QueryRow(ctx, `INSERT INTO moves (sale_no, op, orders, hold_epoch, hold_seq, body, buyer, identities, lines)
 			SELECT sale_no, $2, ARRAY[id], hold_epoch, hold_seq, body, buyer, identities, lines FROM orders WHERE id = $1 RETURNING id`,

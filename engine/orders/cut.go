@@ -42,8 +42,16 @@ func (s *Store) setFrozen(ctx context.Context, sale engine.SaleID, epoch int64, 
 	if err != nil {
 		return false, err
 	}
-	tag, err := s.pool.Exec(ctx, `UPDATE sales SET frozen = $3 WHERE no = $1 AND epoch = $2`, in.no, epoch, frozen)
-	return err == nil && tag.RowsAffected() == 1, err
+	set := false
+	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.mayLead(ctx, tx, in.no); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, `UPDATE sales SET frozen = $3 WHERE no = $1 AND epoch = $2`, in.no, epoch, frozen)
+		set = tag.RowsAffected() == 1
+		return err
+	})
+	return err == nil && set, err
 }
 
 // Freeze marks the sale as frozen if its epoch is still that one. False if it
@@ -82,6 +90,9 @@ func (s *Store) Cut(ctx context.Context, sale engine.SaleID, epoch int64) (Image
 			sale, epoch).Scan(&no)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrEpochMoved
+		}
+		if err == nil {
+			err = s.mayLead(ctx, tx, no)
 		}
 		if err != nil {
 			return err

@@ -142,19 +142,14 @@ func TestCutSeesWhatItWaitedFor(t *testing.T) {
 	}
 }
 
-func TestFences(t *testing.T) {
+func TestFence(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.newSale("other", engine.PayAtOrder)
 	b.ingest(b.order("ann", 1), b.order("bob", 1))
-	fs, err := b.Fences(t.Context())
+	f, err := b.Fence(t.Context(), "drop")
 	b.ok(err)
-	want := []orders.Fence{
-		{Sale: "drop", Epoch: 1, State: engine.SaleScheduled, Version: 1, Seq: 2},
-		{Sale: "other", Epoch: 1, State: engine.SaleScheduled, Version: 1},
-	}
-	if !reflect.DeepEqual(fs, want) {
-		t.Errorf("got %+v, want %+v", fs, want)
+	if want := (orders.Fence{Sale: "drop", Epoch: 1, State: engine.SaleScheduled, Version: 1, Seq: 2}); f != want {
+		t.Errorf("got %+v, want %+v", f, want)
 	}
 	if _, err := b.Fence(t.Context(), "nowhere"); !errors.Is(err, orders.ErrNoSale) {
 		t.Errorf("unknown sale: %v", err)
@@ -187,46 +182,6 @@ func TestMarkers(t *testing.T) {
 	if !seen("x") || seen("y") {
 		t.Error("x is not seen, or y is")
 	}
-}
-
-func TestOneLeaderPerSale(t *testing.T) {
-	t.Parallel()
-	b := newBundle(t)
-	one, two := b.Leader(), b.Leader()
-	defer one.Close()
-	defer two.Close()
-	leads := func(l *orders.Leader, sale engine.SaleID, want bool) {
-		t.Helper()
-		if got, err := l.TryLead(t.Context(), sale); err != nil || got != want {
-			t.Errorf("leads %v (%v), want %v", got, err, want)
-		}
-	}
-	leads(one, "a", true)
-	leads(one, "a", true)
-	leads(two, "a", false)
-	leads(two, "b", true)
-	b.ok(one.Resign(t.Context(), "a"))
-	b.ok(one.Resign(t.Context(), "a"))
-	leads(two, "a", true)
-	two.Close()
-	b.waitFor("the locks to go with the connection", func() bool {
-		ok, err := one.TryLead(t.Context(), "b")
-		return ok && err == nil
-	})
-	// A connection that is killed takes the lead with it, and the leader learns
-	// of it when it asks.
-	_, err := b.pool.Exec(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'
-		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
-	b.ok(err)
-	b.waitFor("the leader to learn of it", func() bool {
-		_, err := one.TryLead(t.Context(), "b")
-		return err != nil
-	})
-	b.waitFor("the locks to go with the killed connection", func() bool {
-		ok, err := two.TryLead(t.Context(), "b")
-		return ok && err == nil
-	})
-	leads(one, "b", false)
 }
 
 func TestPing(t *testing.T) {

@@ -28,20 +28,6 @@ func scanFence(r pgx.CollectableRow) (f Fence, err error) {
 	return f, err
 }
 
-// Fences reads the fence of every sale in use (loaded or to be loaded; not
-// settled), in one query, by id.
-func (s *Store) Fences(ctx context.Context) ([]Fence, error) {
-	rows, err := s.pool.Query(ctx, selectFence+`WHERE s.state <> $1 ORDER BY s.id`, engine.SaleSettled)
-	if err != nil {
-		return nil, fmt.Errorf("read fences: %w", err)
-	}
-	out, err := pgx.CollectRows(rows, scanFence)
-	if err != nil {
-		return nil, fmt.Errorf("read fences: %w", err)
-	}
-	return out, nil
-}
-
 // Fence reads one sale's fence. ErrNoSale.
 func (s *Store) Fence(ctx context.Context, sale engine.SaleID) (Fence, error) {
 	rows, err := s.pool.Query(ctx, selectFence+`WHERE s.id = $1`, sale)

@@ -185,13 +185,14 @@ type ingestion struct {
 	epoch int64
 	hold  time.Duration
 	rep   IngestReport
-	ended []engine.OrderID // cancelled now, or finished and met again: their outcome is to be told (again)
+	ended []engine.OrderID // cancelled now: their outcome is to be told
 	due   []engine.OrderID // new and open
 }
 
 func (in *ingestion) all(ctx context.Context, arrivals []Arrival) error {
 	var holdMS int64
-	err := in.tx.QueryRow(ctx, `SELECT epoch, hold_ms FROM sales WHERE no = $1`, in.sale.no).Scan(&in.epoch, &holdMS)
+	var settled bool
+	err := in.tx.QueryRow(ctx, `SELECT epoch, hold_ms, state = 'settled' FROM sales WHERE no = $1`, in.sale.no).Scan(&in.epoch, &holdMS, &settled)
 	if err != nil {
 		return err
 	}
@@ -216,6 +217,11 @@ func (in *ingestion) all(ctx context.Context, arrivals []Arrival) error {
 	}
 	if err := endRows(ctx, in.tx, in.sale.no, in.ended); err != nil {
 		return err
+	}
+	if settled && len(in.due) > 0 { // a message that slept
+		if err := wake(ctx, in.tx, in.sale.no); err != nil {
+			return err
+		}
 	}
 	kind, wait := in.plan()
 	return workRows(ctx, in.tx, workRow{in.sale.no, kind, wait}, in.due)
@@ -275,14 +281,14 @@ func (in *ingestion) known(ctx context.Context, unsure []*Arrival) ([]*Arrival, 
 	if err != nil {
 		return nil, err
 	}
-	var foreign, strays []*Arrival
+	var foreign, strays, ended []*Arrival
 	for _, a := range unsure {
 		k, ok := have[a.Order.Order]
 		switch {
 		case ok && k.hold == a.Hold:
 			in.rep.Repeated++
 			if k.state.Terminal() {
-				in.ended = append(in.ended, a.Order.Order)
+				ended = append(ended, a)
 			}
 		case ok && a.Refused: // ingested meanwhile; the refusal took nothing
 			in.rep.Repeated++
@@ -299,6 +305,9 @@ func (in *ingestion) known(ctx context.Context, unsure []*Arrival) ([]*Arrival, 
 		}
 	}
 	if err := dropRows(ctx, in.tx, in.sale.no, foreign); err != nil {
+		return nil, err
+	}
+	if err := againRows(ctx, in.tx, in.sale.no, ended); err != nil {
 		return nil, err
 	}
 	in.rep.Foreign += len(foreign)

@@ -156,7 +156,17 @@ func (m *Model) RequestWithdraw(_ context.Context, sale engine.SaleID, sku engin
 	return int64(len(m.moves)), nil
 }
 
-func (m *Model) write(row *modelMove) { m.moves = append(m.moves, row) }
+func (m *Model) write(row *modelMove) {
+	m.moves = append(m.moves, row)
+	m.wake(row.sale)
+}
+
+// wake makes a settled sale closed: Redis has something to follow again.
+func (m *Model) wake(sale engine.SaleID) {
+	if s := m.sales[sale]; s != nil && s.State == engine.SaleSettled {
+		s.State = engine.SaleClosed
+	}
+}
 
 // count adds the order's units to what is claimed and used, or takes them off.
 func (m *Model) count(v *View, sign int64) {

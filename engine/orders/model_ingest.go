@@ -54,6 +54,9 @@ func (m *Model) ingest(id engine.SaleID, arrivals []Arrival, lease time.Duration
 			fresh = append(fresh, v)
 		}
 	}
+	for _, a := range in.met {
+		m.again(id, a, opOutcome)
+	}
 	slices.SortFunc(fresh, func(a, b *View) int {
 		return cmp.Or(compareHolds(a.Hold, b.Hold), cmp.Compare(a.Order.Order, b.Order.Order))
 	})
@@ -61,6 +64,9 @@ func (m *Model) ingest(id engine.SaleID, arrivals []Arrival, lease time.Duration
 		in.admit(v)
 	}
 	m.tell(id, in.ended)
+	if slices.ContainsFunc(fresh, func(v *View) bool { return !v.State.Terminal() }) {
+		m.wake(id)
+	}
 	return in.rep, nil
 }
 
@@ -71,6 +77,7 @@ type modelIngestion struct {
 	lease time.Duration
 	rep   IngestReport
 	ended []engine.OrderID
+	met   []*Arrival // finished, and here again
 }
 
 // add writes one arrival if that is possible: v is what asks for units now.
@@ -105,13 +112,13 @@ func (in *modelIngestion) look(a *Arrival) *View {
 	case v != nil && v.Hold == a.Hold:
 		in.rep.Repeated++
 		if v.State.Terminal() {
-			in.ended = append(in.ended, a.Order.Order)
+			in.met = append(in.met, a)
 		}
 	case v != nil && a.Refused:
 		in.rep.Repeated++
 	case v != nil:
 		in.rep.Foreign++
-		m.drop(s.ID, a)
+		m.again(s.ID, a, int16(engine.Drop))
 	case a.Retaken:
 		in.rep.Forks++
 		m.strays[a.Order.Order] = true
@@ -130,14 +137,20 @@ func (m *Model) refused(s *modelSale, o *engine.Order, why engine.Reason) *View 
 	return &View{Order: *o, Sale: s.ID, State: engine.Cancelled, Reason: why, Ingested: m.Now(), Finished: m.Now()}
 }
 
-func (m *Model) drop(sale engine.SaleID, a *Arrival) {
+// again writes a row for an order that came again, once per order and hold.
+func (m *Model) again(sale engine.SaleID, a *Arrival, op int16) {
+	m.wake(sale)
 	for _, row := range m.moves {
-		if row.op == int16(engine.Drop) && row.orders[0] == a.Order.Order && row.hold == a.Hold {
+		if row.op == op && row.hold == a.Hold && row.orders[0] == a.Order.Order {
 			row.done = false
 			return
 		}
 	}
-	m.write(&modelMove{sale: sale, op: int16(engine.Drop), orders: []engine.OrderID{a.Order.Order}, hold: a.Hold, lines: a.Lines})
+	row := &modelMove{sale: sale, op: op, orders: []engine.OrderID{a.Order.Order}, hold: a.Hold}
+	if op != opOutcome {
+		row.lines = a.Lines
+	}
+	m.write(row)
 }
 
 // admit is the guard: the order gets what it asks for, or ends.

@@ -19,6 +19,7 @@ var (
 	ErrState       = errors.New("not possible in the present state")
 	ErrEpochMoved  = errors.New("the sale's epoch has moved")
 	ErrNotWritable = errors.New("cannot be written to PostgreSQL")
+	ErrDeposed     = errors.New("another process leads the sale now")
 )
 
 // Where a statement finds orders by id it tests their sale as `sale_no + 0`: no
@@ -31,7 +32,13 @@ const MaxBatch = 16 * engine.MaxGroup
 
 // Store runs the transactions. It is safe for use by many goroutines.
 type Store struct {
-	pool  *pgxpool.Pool
+	pool *pgxpool.Pool
+	lead Lead // of whom every transaction is: zero is anybody
+	*memory
+}
+
+// memory is what stores on one pool remember together.
+type memory struct {
 	infos sync.Map // engine.SaleID → saleInfo
 	// knownUntil says until when the orders of a sale are better not taken for
 	// new: engine.SaleID → time.Time.
@@ -40,7 +47,7 @@ type Store struct {
 
 // New returns a store on the pool, which stays the caller's to close. The pool
 // must be one for the sale path (postgres.Options without Analytical).
-func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
+func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool, memory: &memory{}} }
 
 // Note says on whose word something was done by hand, for the trail.
 type Note struct {

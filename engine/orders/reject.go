@@ -83,6 +83,9 @@ func (s *Store) endRejected(ctx context.Context, sale engine.SaleID, o *engine.O
 		}
 		// What is held stands in the record that the hold names; the rest of the
 		// order may be what cannot be written.
+		if err := wake(ctx, tx, in.no); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, `INSERT INTO moves (sale_no, op, orders, hold_epoch, hold_seq, body)
 			SELECT $1, $2, ARRAY[$3], $4, $5, $6 WHERE NOT EXISTS (SELECT FROM orders WHERE id = $3)
 			ON CONFLICT ((orders[1]), hold_epoch, hold_seq, op) WHERE op IN (2, 3) DO UPDATE SET done = false`,

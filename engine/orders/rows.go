@@ -30,6 +30,9 @@ func asStrings(ids []engine.OrderID) []string {
 // endRows writes the release rows of orders that are finished.
 func endRows(ctx context.Context, tx pgx.Tx, no int32, ended []engine.OrderID) error {
 	return inGroups(ctx, tx, ended, func(b *pgx.Batch, ids []string) {
+		if b.Len() == 0 {
+			b.Queue(wakeSQL, no)
+		}
 		b.Queue(`INSERT INTO moves (sale_no, op, n, orders) VALUES ($1, $2, $3, $4)`, no, opOutcome, len(ids), ids)
 	})
 }
@@ -61,6 +64,29 @@ func inGroups(ctx context.Context, tx pgx.Tx, orders []engine.OrderID, queue fun
 	return tx.SendBatch(ctx, &b).Close()
 }
 
+// againRows writes that the ends of finished orders are to be told again: one row
+// per order and hold beside that of its batch, made pending again if it is there.
+// They are sorted by order and hold.
+func againRows(ctx context.Context, tx pgx.Tx, no int32, met []*Arrival) error {
+	if len(met) == 0 {
+		return nil
+	}
+	c := newColumns(len(met))
+	for i, a := range met {
+		if i == 0 || a.Order.Order != met[i-1].Order.Order {
+			c.add(&a.Order)
+		}
+	}
+	if err := wake(ctx, tx, no); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO moves (sale_no, op, orders, hold_epoch, hold_seq)
+		SELECT $1, $2, ARRAY[u.id], u.epoch, u.seq FROM unnest($3::text[], $4::bigint[], $5::bigint[]) AS u(id, epoch, seq)
+		ON CONFLICT ((orders[1]), hold_epoch, hold_seq) WHERE op = 0 AND hold_seq > 0 DO UPDATE SET done = false`,
+		no, opOutcome, c.id, c.epoch, c.seq)
+	return err
+}
+
 // dropRows writes that holds of known orders are foreign and to be given back:
 // one row per order and hold, made pending again if it is there. They are sorted
 // by order and hold.
@@ -73,6 +99,9 @@ func dropRows(ctx context.Context, tx pgx.Tx, no int32, foreign []*Arrival) erro
 		if i == 0 || a.Order.Order != foreign[i-1].Order.Order || a.Hold != foreign[i-1].Hold {
 			c.add(&a.Order)
 		}
+	}
+	if err := wake(ctx, tx, no); err != nil {
+		return err
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO moves (sale_no, op, orders, hold_epoch, hold_seq, body, buyer, identities, lines)
 		SELECT $1, $2, ARRAY[u.id], u.epoch, u.seq, u.body, u.buyer, u.identities, u.lines

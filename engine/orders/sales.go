@@ -16,6 +16,7 @@ import (
 // Status is what PostgreSQL knows of a sale beside its definition.
 type Status struct {
 	Frozen  bool      // a rebuild is under way: moves may not be marked
+	Since   time.Time // when it came to its state, UTC
 	Claimed []Claimed // in the order of Sale.Items
 	Now     time.Time // PostgreSQL's clock, UTC
 }
@@ -63,6 +64,9 @@ func (s *Store) inSale(ctx context.Context, what string, sale engine.SaleID, fn 
 		if err := postgres.LockSaleShared(ctx, tx, sale); err != nil {
 			return err
 		}
+		if err := s.mayLead(ctx, tx, in.no); err != nil {
+			return err
+		}
 		return fn(tx, in)
 	})
 	if err != nil {
@@ -90,6 +94,9 @@ func (s *Store) CreateSale(ctx context.Context, sale engine.Sale, note Note) err
 			if err := insertItem(ctx, tx, no, i, it); err != nil {
 				return err
 			}
+		}
+		if _, err := tx.Exec(ctx, `INSERT INTO leads (sale_no) VALUES ($1)`, no); err != nil {
+			return err
 		}
 		return writeTrail(ctx, tx, no, trailLine{what: "create"}, note)
 	})
@@ -127,17 +134,17 @@ func readSale(ctx context.Context, q querier, id engine.SaleID) (engine.Sale, St
 	var no int32
 	var holdMS, replayMS int64
 	err := q.QueryRow(ctx, `SELECT no, name, state, epoch, frozen, version, key_number, mode, payment, provider, currency,
-			opens, closes, limit_buyer, limit_identity, hold_ms, replay_ms, clock_timestamp() FROM sales WHERE id = $1`, id).
+			opens, closes, limit_buyer, limit_identity, hold_ms, replay_ms, state_at, clock_timestamp() FROM sales WHERE id = $1`, id).
 		Scan(&no, &sale.Name, &sale.State, &sale.Epoch, &st.Frozen, &sale.Version, &sale.KeyNumber, &sale.Mode, &sale.Payment,
 			&sale.Provider, &sale.Currency, &sale.Opens, &sale.Closes, &sale.LimitPerBuyer, &sale.LimitPerIdentity,
-			&holdMS, &replayMS, &st.Now)
+			&holdMS, &replayMS, &st.Since, &st.Now)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return engine.Sale{}, Status{}, fmt.Errorf("sale %s: %w", id, ErrNoSale)
 	}
 	if err != nil {
 		return engine.Sale{}, Status{}, fmt.Errorf("sale %s: %w", id, err)
 	}
-	sale.Opens, sale.Closes, st.Now = sale.Opens.UTC(), sale.Closes.UTC(), st.Now.UTC()
+	sale.Opens, sale.Closes, st.Since, st.Now = sale.Opens.UTC(), sale.Closes.UTC(), st.Since.UTC(), st.Now.UTC()
 	sale.HoldFor, sale.ReplayWindow = time.Duration(holdMS)*time.Millisecond, time.Duration(replayMS)*time.Millisecond
 	rows, err := q.Query(ctx, `SELECT sku, name, price, units, claimed FROM items WHERE sale_no = $1 ORDER BY pos, sku`, no)
 	if err != nil {
@@ -183,8 +190,13 @@ func (s *Store) SetSaleState(ctx context.Context, sale engine.SaleID, to engine.
 		if !from.CanBecome(to) {
 			return fmt.Errorf("%s to %s: %w", from, to, ErrState)
 		}
-		if _, err := tx.Exec(ctx, `UPDATE sales SET state = $2 WHERE no = $1`, in.no, to); err != nil {
+		if _, err := tx.Exec(ctx, `UPDATE sales SET state = $2, state_at = now() WHERE no = $1`, in.no, to); err != nil {
 			return err
+		}
+		if to == engine.SaleSettled {
+			if err := endLead(ctx, tx, in.no); err != nil {
+				return err
+			}
 		}
 		return writeTrail(ctx, tx, in.no, trailLine{what: "state " + string(to)}, note)
 	})

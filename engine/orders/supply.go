@@ -66,6 +66,9 @@ type supply struct {
 }
 
 func writeSupply(ctx context.Context, tx pgx.Tx, no int32, what supply, note Note) (move int64, err error) {
+	if err := wake(ctx, tx, no); err != nil {
+		return 0, err
+	}
 	lines := engine.AppendLines(nil, []engine.Line{{SKU: what.sku, Quantity: what.n}})
 	err = tx.QueryRow(ctx, `INSERT INTO moves (sale_no, op, lines) VALUES ($1, $2, $3) RETURNING id`,
 		no, what.op, string(lines)).Scan(&move)

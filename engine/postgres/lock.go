@@ -23,10 +23,6 @@ const LockSaleSharedSQL = "SELECT pg_advisory_xact_lock_shared($1)"
 // SaleLock is the number of the sale's advisory lock.
 func SaleLock(sale engine.SaleID) int64 { return LockNumber("sale", string(sale)) }
 
-// LeadLock is the number of the session lock that the leader of the sale's
-// recovery holds. It never meets SaleLock.
-func LeadLock(sale engine.SaleID) int64 { return LockNumber("lead", string(sale)) }
-
 // LockNumber names a lock by 64 bits of FNV-1a over kind and name. Two names
 // that meet wait for each other without need, nothing worse.
 func LockNumber(kind, name string) int64 {

@@ -45,7 +45,7 @@ func (a *applier) runOnce(ctx context.Context) (ApplyCounts, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	moves, err := a.k.r.cfg.Orders.PendingMoves(ctx, a.k.sale, movesAtOnce)
+	moves, err := a.k.orders.PendingMoves(ctx, a.k.sale, movesAtOnce)
 	if err != nil {
 		return ApplyCounts{}, fmt.Errorf("read moves: %w", err)
 	}
@@ -69,7 +69,7 @@ func (a *applier) runOnce(ctx context.Context) (ApplyCounts, error) {
 	if err != nil {
 		return counts, fmt.Errorf("apply %d moves in epoch %d: %w", len(moves), grip.Epoch, err)
 	}
-	marked, moved, err := a.k.r.cfg.Orders.MarkMoved(ctx, a.k.sale, grip.Epoch, done)
+	marked, moved, err := a.k.orders.MarkMoved(ctx, a.k.sale, grip.Epoch, done)
 	if err != nil {
 		return counts, fmt.Errorf("mark %d rows: %w", len(done), err)
 	}

@@ -63,17 +63,25 @@ func (c *clock) runOnce(ctx context.Context, v *view) (bool, error) {
 		c.far = 0
 		return false, nil
 	}
-	if c.far++; c.far < skewTimes || v.watch.State != engine.SaleOpen {
+	c.far = min(c.far+1, skewTimes)
+	if !c.tooFar() || v.def.State == engine.SalePaused && v.watch.State == engine.SalePaused ||
+		v.def.State == engine.SaleClosed || v.def.State == engine.SaleSettled {
 		return false, nil
 	}
-	// Tightening goes to Redis first.
-	if err := k.r.cfg.Stock.SetState(ctx, k.sale, v.watch.Grip, engine.SalePaused); err != nil {
-		return false, fmt.Errorf("pause for the clocks: %w", err)
+	// Tightening goes to Redis first. If PostgreSQL does not follow, the next
+	// measurement tries again; the follower, which would open Redis, stands back.
+	if v.watch.State == engine.SaleOpen {
+		if err := k.r.cfg.Stock.SetState(ctx, k.sale, v.watch.Grip, engine.SalePaused); err != nil {
+			return false, fmt.Errorf("pause for the clocks: %w", err)
+		}
 	}
 	note := orders.Note{Who: "recovery", Why: fmt.Sprintf("the clock of Redis is %v before that of PostgreSQL", v.skew.by.Round(time.Millisecond))}
-	if err := k.r.cfg.Orders.SetSaleState(ctx, k.sale, engine.SalePaused, note); err != nil {
+	if err := k.orders.SetSaleState(ctx, k.sale, engine.SalePaused, note); err != nil {
 		return true, fmt.Errorf("pause for the clocks: %w", err)
 	}
 	k.log.Error("sale paused: the clocks of Redis and PostgreSQL are too far apart", "redis_ahead_by", v.skew.by)
 	return true, nil
 }
+
+// tooFar tells whether the clocks are so far apart that the sale must stay paused.
+func (c *clock) tooFar() bool { return c.far >= skewTimes }

@@ -37,7 +37,7 @@ func (b *rebuilder) drain(ctx context.Context) {
 		}
 	}
 	for {
-		seen, err := k.r.cfg.Orders.SeenMarker(ctx, nonce)
+		seen, err := k.orders.SeenMarker(ctx, nonce)
 		if err == nil && seen {
 			return
 		}

@@ -89,7 +89,7 @@ type Clock struct{ c clock }
 // NewClock returns a clock that pauses through these.
 func NewClock(st Stock, or Orders) *Clock {
 	r := New(Config{Stock: st, Orders: or})
-	return &Clock{clock{k: &keeper{r: r, log: r.log, meter: r.meter.of("x")}}}
+	return &Clock{clock{k: &keeper{r: r, orders: or, log: r.log, meter: r.meter.of("x")}}}
 }
 
 // Judge tells whether the sale was paused for this skew.

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync"
 	"time"
-
-	"github.com/doorbuster/doorbuster/engine/orders"
 )
 
 const (
@@ -16,58 +13,52 @@ const (
 	beatEvery = 500 * time.Millisecond
 
 	// beatBudget is the most time between asking PostgreSQL for the epoch and the
-	// beat that its answer allows. A beat of a leader that was frozen out in
-	// between reaches Redis at most this much later: see leaseWait.
+	// beat that its answer allows. So a beat of a leader that was overtaken in
+	// between reaches Redis at most this much after the lead changed hands: see
+	// leaseWait.
 	beatBudget = 500 * time.Millisecond
-
-	beatWorkers = 8 // sales at once
 )
 
-// beat raises the heartbeat of every sale that is led here, that its keeper finds
-// sound, and whose epoch PostgreSQL has just confirmed.
-func (r *Recovery) beat(ctx context.Context, fences []orders.Fence) int {
-	var (
-		wg   sync.WaitGroup
-		mu   sync.Mutex
-		n    int
-		next = make(chan beatOf)
-	)
-	for range min(beatWorkers, len(fences)) {
-		wg.Go(func() {
-			for b := range next {
-				if b.k.beat(ctx, b.f) {
-					mu.Lock()
-					n++
-					mu.Unlock()
-				}
-			}
-		})
+// word is PostgreSQL's: this process leads the sale, and this is its epoch, not
+// frozen. It allows one heartbeat, until then.
+type word struct {
+	epoch int64
+	until time.Time // on the local clock
+}
+
+// allow passes a word on; one that was not used yet is forgotten. It never waits.
+func (k *keeper) allow(w word) {
+	select {
+	case <-k.words:
+	default:
 	}
-	for _, f := range fences {
-		if k := r.keeper(f.Sale); k != nil {
-			k.meter.beatAge(r.now().Sub(k.beaten()))
-			if f.Epoch > 0 && !f.Frozen {
-				next <- beatOf{k, f}
-			}
+	k.words <- w // only this goroutine sends
+}
+
+// pulse raises the sale's heartbeat with each word. Each sale has a goroutine for
+// it, so that one whose Redis is silent delays no other.
+func (k *keeper) pulse(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case w := <-k.words:
+			k.beat(ctx, w)
 		}
 	}
-	close(next)
-	wg.Wait()
-	return n
 }
 
-type beatOf struct {
-	k *keeper
-	f orders.Fence
-}
-
-func (k *keeper) beat(ctx context.Context, f orders.Fence) bool {
+// beat raises the heartbeat if the keeper finds the sale sound in that epoch.
+func (k *keeper) beat(ctx context.Context, w word) bool {
 	k.beating.Lock() // hush waits for a beat on its way
 	defer k.beating.Unlock()
-	if k.view().fence.Epoch != f.Epoch {
+	left := w.until.Sub(k.r.now())
+	if left <= 0 || k.view().fence.Epoch != w.epoch {
 		return false
 	}
-	err := k.r.cfg.Stock.Beat(ctx, k.sale, f.Epoch)
+	ctx, cancel := context.WithTimeout(ctx, left)
+	defer cancel()
+	err := k.r.cfg.Pulse.Beat(ctx, k.sale, w.epoch)
 	// It counts from when it returned, and also when it failed: the number may
 	// have risen all the same, unless nobody was there to raise it.
 	if !neverSent(err) {

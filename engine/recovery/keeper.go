@@ -25,11 +25,14 @@ const (
 
 // keeper is the leader's work on one sale.
 type keeper struct {
-	r     *Recovery
-	sale  engine.SaleID
-	log   *slog.Logger
-	meter *saleMeter
+	r      *Recovery
+	sale   engine.SaleID
+	lead   orders.Lead
+	orders Orders // under the lead
+	log    *slog.Logger
+	meter  *saleMeter
 
+	words chan word     // one slot: the last word of PostgreSQL
 	moves chan struct{} // there are new moves
 	doubt chan struct{} // something refused: probe now
 
@@ -55,6 +58,8 @@ type view struct {
 	server stock.Server
 	skew   skew
 	lag    time.Duration
+	since  time.Time // when the sale came to its state, by PostgreSQL's clock
+	asOf   time.Time // when PostgreSQL was asked, by its clock
 }
 
 func (v *view) sound() bool { return v.fence.Epoch > 0 }
@@ -89,15 +94,18 @@ func (k *keeper) age(epoch int64) time.Duration {
 	return k.r.now().Sub(k.since.at)
 }
 
-// startKeeper begins to keep a sale. When it was last led by someone else is not
-// known, so the last heartbeat may be as young as this moment.
-func (r *Recovery) startKeeper(sale engine.SaleID) *keeper {
+// startKeeper begins to keep a sale. When someone else last raised its heartbeat
+// is not known: it may be beatBudget after the lead was taken over, which is over
+// at this moment. See leaseWait.
+func (r *Recovery) startKeeper(lead orders.Lead) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &keeper{
-		r: r, sale: sale, log: r.log.With("sale", string(sale)), meter: r.meter.of(sale),
-		moves: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
+		r: r, sale: lead.Sale, lead: lead, orders: r.cfg.Orders.Under(lead),
+		log: r.log.With("sale", string(lead.Sale)), meter: r.meter.of(lead.Sale),
+		words: make(chan word, 1), moves: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
 		lastBeat: r.now(), cancel: cancel,
 	}
+	k.wg.Go(func() { k.pulse(ctx) })
 	k.wg.Go(func() { k.tend(ctx) })
 	k.wg.Go(func() { k.apply(ctx) })
 	k.wg.Go(func() { k.tidy(ctx) })
@@ -112,7 +120,7 @@ func (k *keeper) stop() {
 
 // tend probes, rebuilds what is broken, and does the small jobs of a sound sale.
 func (k *keeper) tend(ctx context.Context) {
-	job := &prober{k: k, rebuilder: rebuilder{k: k}, lagger: lagger{k: k}, clock: clock{k: k}, follower: follower{k: k}}
+	job := newProber(k)
 	say := outage{log: k.log, what: "sale cannot be probed or rebuilt"}
 	pause := firstPause
 	for {

@@ -94,10 +94,9 @@ func TestLeaderDiesAtEachStep(t *testing.T) {
 
 			d := &dying{Stock: w.stock}
 			d.left.Store(steps)
-			store := w.pool()
-			r := recovery.New(recovery.Config{
-				Stock: d, Orders: store, Lead: store.Leader(), Publisher: w.pub, Drainer: w.relay(), Logger: w.log,
-			})
+			cfg := w.config()
+			cfg.Stock = d
+			r := recovery.New(cfg)
 			died := w.run("dying", r.Run)
 			w.eventually("dead", func() bool { return d.left.Load() < 0 })
 			died()

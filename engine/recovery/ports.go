@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"context"
+	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/orders"
@@ -20,7 +21,7 @@ type Stock interface {
 	Redefine(ctx context.Context, sale engine.SaleID, g stock.Grip, def engine.Sale) error
 	SetLag(ctx context.Context, sale engine.SaleID, g stock.Grip, ms int64) error
 
-	Beat(ctx context.Context, sale engine.SaleID, epoch int64) error
+	Retire(ctx context.Context, sale engine.SaleID, epoch int64, keep time.Duration) error
 	Freeze(ctx context.Context, sale engine.SaleID, epoch int64) error
 	Build(ctx context.Context, img stock.Image) error
 	Loaded(ctx context.Context, sale engine.SaleID, incarnation int64) (bool, error)
@@ -30,14 +31,24 @@ type Stock interface {
 	DropEpoch(ctx context.Context, sale engine.SaleID, epoch int64) error
 }
 
-// Orders is what recovery needs of PostgreSQL; *orders.Store is one. It should
-// have a pool of its own: a heartbeat that waits behind the workers' queries
-// closes the doors.
+// Pulse raises heartbeats; *stock.Store is one. It should have connections of its
+// own, so that no heartbeat waits behind the keys that a rebuild writes.
+type Pulse interface {
+	Beat(ctx context.Context, sale engine.SaleID, epoch int64) error
+}
+
+// Orders is what recovery needs of PostgreSQL; Books makes one. It should have a
+// pool of its own.
 type Orders interface {
-	Fences(ctx context.Context) ([]orders.Fence, error)
+	// Under returns the same under that lead: every transaction of it is refused
+	// with orders.ErrDeposed once the lead is another's.
+	Under(lead orders.Lead) Orders
+
 	Fence(ctx context.Context, sale engine.SaleID) (orders.Fence, error)
 	Sale(ctx context.Context, id engine.SaleID) (engine.Sale, orders.Status, error)
 	SetSaleState(ctx context.Context, sale engine.SaleID, to engine.SaleState, note orders.Note) error
+	SettleSale(ctx context.Context, sale engine.SaleID, epoch int64, note orders.Note, also func(context.Context) error) (bool, error)
+	PruneSettled(ctx context.Context, age time.Duration, limit int) (int, error)
 
 	PendingMoves(ctx context.Context, sale engine.SaleID, limit int) ([]engine.Move, error)
 	MarkMoved(ctx context.Context, sale engine.SaleID, epoch int64, rows []orders.Moved) (int, bool, error)
@@ -51,11 +62,19 @@ type Orders interface {
 	SeenMarker(ctx context.Context, nonce string) (bool, error)
 }
 
-// Lead holds the locks of the sales this process leads; *orders.Leader is one.
+// Books is PostgreSQL as recovery needs it.
+func Books(s *orders.Store) Orders { return books{s} }
+
+type books struct{ *orders.Store }
+
+func (b books) Under(lead orders.Lead) Orders { return books{b.Store.Under(lead)} }
+
+// Lead takes and renews the leads of this process; *orders.Leader is one. It
+// should have a pool of its own: a round that waits behind other queries closes
+// the doors.
 type Lead interface {
-	TryLead(ctx context.Context, sale engine.SaleID) (bool, error)
-	Resign(ctx context.Context, sale engine.SaleID) error
-	Close()
+	Round(ctx context.Context) ([]orders.Led, error)
+	Resign(ctx context.Context) error
 }
 
 // Publisher is what recovery needs of RabbitMQ; *queue.Publisher is one.
@@ -71,7 +90,8 @@ type Drainer interface {
 
 var (
 	_ Stock     = (*stock.Store)(nil)
-	_ Orders    = (*orders.Store)(nil)
+	_ Pulse     = (*stock.Store)(nil)
+	_ Orders    = books{}
 	_ Lead      = (*orders.Leader)(nil)
 	_ Publisher = (*queue.Publisher)(nil)
 )

@@ -22,10 +22,11 @@ const (
 	TriggerRunID    Trigger = "run-id"   // another Redis process
 	TriggerReplID   Trigger = "repl-id"  // another history of the data
 	TriggerBehind   Trigger = "behind"   // PostgreSQL knows a hold that Redis has not given out
+	TriggerWoken    Trigger = "woken"    // settled in Redis, where keys may have gone since, and not in PostgreSQL
 )
 
 var triggers = []Trigger{
-	TriggerNew, TriggerFrozen, TriggerMissing, TriggerNoScript, TriggerRunID, TriggerReplID, TriggerBehind,
+	TriggerNew, TriggerFrozen, TriggerMissing, TriggerNoScript, TriggerRunID, TriggerReplID, TriggerBehind, TriggerWoken,
 }
 
 // notes are what a probe learned, in the order of asking: PostgreSQL first, so
@@ -58,6 +59,8 @@ func diagnose(n *notes) Trigger {
 		return TriggerReplID
 	case n.fence.Seq > n.watch.Seq:
 		return TriggerBehind
+	case n.watch.Retired:
+		return TriggerWoken
 	}
 	return Sound
 }
@@ -71,6 +74,15 @@ type prober struct {
 	lagger    lagger
 	clock     clock
 	follower  follower
+	calendar  calendar
+	settler   settler
+}
+
+func newProber(k *keeper) *prober {
+	return &prober{
+		k: k, rebuilder: rebuilder{k}, lagger: lagger{k: k}, clock: clock{k: k}, follower: follower{k: k},
+		calendar: calendar{k}, settler: settler{k: k},
+	}
 }
 
 // runOnce probes the sale, rebuilds it if it must, and else does the small jobs.
@@ -90,7 +102,7 @@ func (p *prober) runOnce(ctx context.Context) (Trigger, error) {
 		return Sound, p.errands(ctx, &v)
 	}
 	p.k.hush()
-	server, err := p.rebuilder.runOnce(ctx, n.fence, found)
+	server, err := p.rebuilder.runOnce(ctx, loss{n.fence, found, urgencyOf(&v.def, v.asOf)})
 	if err != nil {
 		return found, fmt.Errorf("rebuild sale %s after %q: %w", p.k.sale, found, err)
 	}
@@ -108,14 +120,15 @@ func (p *prober) probe(ctx context.Context) (notes, view, error) {
 	var n notes
 	var err error
 	var status orders.Status
-	if n.fence, err = k.r.cfg.Orders.Fence(ctx, k.sale); err != nil {
+	if n.fence, err = k.orders.Fence(ctx, k.sale); err != nil {
 		return n, v, fmt.Errorf("probe: %w", err)
 	}
 	asked := k.r.now()
-	if v.def, status, err = k.r.cfg.Orders.Sale(ctx, k.sale); err != nil {
+	if v.def, status, err = k.orders.Sale(ctx, k.sale); err != nil {
 		return n, v, fmt.Errorf("probe: %w", err)
 	}
 	answered := k.r.now()
+	v.since, v.asOf = status.Since, status.Now
 	if n.fence.Epoch == 0 || n.fence.Frozen {
 		return n, v, nil // decided already
 	}
@@ -145,7 +158,12 @@ func (p *prober) errands(ctx context.Context, v *view) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	_, err1 := p.clock.runOnce(ctx, v)
-	_, err2 := p.follower.runOnce(ctx, v)
+	var err2 error
+	if !p.clock.tooFar() { // else the two would undo each other's work
+		_, err2 = p.follower.runOnce(ctx, v)
+	}
 	_, err3 := p.lagger.runOnce(ctx, v)
-	return errors.Join(err1, err2, err3)
+	_, err4 := p.calendar.runOnce(ctx, v)
+	_, err5 := p.settler.runOnce(ctx, v)
+	return errors.Join(err1, err2, err3, err4, err5)
 }

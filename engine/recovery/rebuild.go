@@ -11,26 +11,37 @@ import (
 	"github.com/doorbuster/doorbuster/stock"
 )
 
-// leaseWait is how long after the last heartbeat no door can answer 202 any
-// more: its lease of 2 s, counted from the earlier of the two reads between which
-// the number rose, and beatBudget, by which another process' last beat may come
-// later than PostgreSQL's word for it.
+// leaseWait is how long after the last heartbeat, whoever raised it, no door can
+// answer 202 any more: its lease of 2 s, counted from the earlier of the two reads
+// between which the number rose, and beatBudget. Our own beats are counted from
+// their end (beaten). Another process' last beat was allowed by a round before the
+// one in which we took the lead over, and came at most beatBudget after it, so it
+// is enough to count from the moment we began to lead.
 const leaseWait = 2*time.Second + beatBudget
 
 var (
 	errMoved  = errors.New("another leader moved the epoch")
 	errServer = errors.New("the Redis server restarted or failed over meanwhile")
-	errLead   = errors.New("another process leads the sale")
 )
 
 // rebuilder makes a sale's keys anew, as the next epoch. Whatever step fails, the
 // sale stays frozen and the next call begins again; so may another leader.
 type rebuilder struct{ k *keeper }
 
+// loss is what a rebuild is about: the fence of the sale, what was found, and how
+// urgent it is.
+type loss struct {
+	fence   orders.Fence
+	why     Trigger
+	urgency urgency
+}
+
 // runOnce takes a sale from the epoch of its fence to the next. It returns the
 // server that now has the keys.
-func (b *rebuilder) runOnce(ctx context.Context, f orders.Fence, why Trigger) (stock.Server, error) {
-	k, began := b.k, b.k.r.now()
+func (b *rebuilder) runOnce(ctx context.Context, l loss) (stock.Server, error) {
+	k, began, f, why := b.k, b.k.r.now(), l.fence, l.why
+	turn := k.r.turns.join(l.urgency)
+	defer turn.leave()
 	k.log.Info("rebuild", "why", string(why), "epoch", f.Epoch)
 	if err := b.freeze(ctx, f); err != nil {
 		return stock.Server{}, err
@@ -40,6 +51,9 @@ func (b *rebuilder) runOnce(ctx context.Context, f orders.Fence, why Trigger) (s
 			return stock.Server{}, err
 		}
 		b.drain(ctx)
+	}
+	if err := turn.wait(ctx); err != nil {
+		return stock.Server{}, err
 	}
 	img, err := b.cut(ctx, f.Epoch)
 	if err != nil {
@@ -62,10 +76,7 @@ func (b *rebuilder) freeze(ctx context.Context, f orders.Fence) error {
 	k := b.k
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	if leads, err := k.r.leads(ctx, k.sale); err != nil || !leads {
-		return errors.Join(err, errLead)
-	}
-	frozen, err := k.r.cfg.Orders.Freeze(ctx, k.sale, f.Epoch)
+	frozen, err := k.orders.Freeze(ctx, k.sale, f.Epoch)
 	if err != nil {
 		return fmt.Errorf("freeze in PostgreSQL: %w", err)
 	}
@@ -95,7 +106,7 @@ func (b *rebuilder) wait(ctx context.Context) error {
 func (b *rebuilder) cut(ctx context.Context, epoch int64) (orders.Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, longCallTime)
 	defer cancel()
-	img, err := b.k.r.cfg.Orders.Cut(ctx, b.k.sale, epoch)
+	img, err := b.k.orders.Cut(ctx, b.k.sale, epoch)
 	if errors.Is(err, orders.ErrEpochMoved) {
 		return img, fmt.Errorf("cut: %w", errMoved)
 	}
@@ -127,7 +138,7 @@ func (b *rebuilder) build(ctx context.Context, cut orders.Image) (stock.Server, 
 	if err := b.same(ctx, server); err != nil {
 		return server, fmt.Errorf("build epoch %d: %w", img.Epoch, err)
 	}
-	on, err := k.r.cfg.Orders.Unfreeze(ctx, k.sale, img.Epoch)
+	on, err := k.orders.Unfreeze(ctx, k.sale, img.Epoch)
 	if err != nil {
 		return server, fmt.Errorf("unfreeze epoch %d: %w", img.Epoch, err)
 	}
@@ -162,7 +173,7 @@ func (b *rebuilder) same(ctx context.Context, server stock.Server) error {
 // then their absence no longer tells anybody anything.
 func (b *rebuilder) incarnation(ctx context.Context, server stock.Server) (int64, error) {
 	k := b.k
-	inc, err := k.r.cfg.Orders.Incarnation(ctx, server.RunID)
+	inc, err := k.orders.Incarnation(ctx, server.RunID)
 	if err != nil {
 		return 0, fmt.Errorf("incarnation of %s: %w", server.RunID, err)
 	}
@@ -173,7 +184,7 @@ func (b *rebuilder) incarnation(ctx context.Context, server stock.Server) (int64
 	if loaded {
 		return inc, nil
 	}
-	if inc, err = k.r.cfg.Orders.RaiseIncarnation(ctx, server.RunID, inc); err != nil {
+	if inc, err = k.orders.RaiseIncarnation(ctx, server.RunID, inc); err != nil {
 		return 0, fmt.Errorf("raise the incarnation of %s: %w", server.RunID, err)
 	}
 	return inc, nil

@@ -2,7 +2,6 @@ package recovery
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -15,10 +14,11 @@ import (
 	"github.com/doorbuster/doorbuster/engine/orders"
 )
 
-// Config wires a Recovery. Stock, Orders, Lead, Publisher and Drainer are
-// required. Lead is closed by Run.
+// Config wires a Recovery. Stock, Pulse, Orders, Lead, Publisher and Drainer are
+// required.
 type Config struct {
 	Stock      Stock
+	Pulse      Pulse
 	Orders     Orders
 	Lead       Lead
 	Publisher  Publisher
@@ -30,6 +30,11 @@ type Config struct {
 	// asked when the ingest of a sale stands still.
 	Depth func(ctx context.Context, queue int) (int, error)
 
+	// SettleAfter is how long a sale has been closed before it may be settled, and
+	// PruneAfter how long settled before its outcome rows go. 0: as the constants
+	// of these names.
+	SettleAfter, PruneAfter time.Duration
+
 	// Now is the local clock, for durations only. nil is time.Now.
 	Now func() time.Time
 }
@@ -40,11 +45,8 @@ type Recovery struct {
 	log   *slog.Logger
 	meter *meter
 	now   func() time.Time
+	turns turns
 
-	lead struct {
-		sync.Mutex // a Lead is for one goroutine
-		Lead
-	}
 	woke    chan struct{} // a sale became sound: do not wait for the tick
 	leaving sync.WaitGroup
 	mu      sync.Mutex
@@ -63,26 +65,31 @@ func New(cfg Config) *Recovery {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	r := &Recovery{
+	if cfg.SettleAfter == 0 {
+		cfg.SettleAfter = SettleAfter
+	}
+	if cfg.PruneAfter == 0 {
+		cfg.PruneAfter = PruneAfter
+	}
+	return &Recovery{
 		cfg: cfg, log: cfg.Logger, meter: newMeter(cfg.Registerer), now: cfg.Now,
 		woke: make(chan struct{}, 1), keepers: map[engine.SaleID]*keeper{},
 	}
-	r.lead.Lead = cfg.Lead
-	return r
 }
 
 // Run leads what sales it can until ctx ends, and returns nil.
 func (r *Recovery) Run(ctx context.Context) error {
-	defer r.close()
+	defer r.close(ctx)
+	r.leaving.Go(func() { r.pruneBooks(ctx) })
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {
 		if _, err := r.runOnce(ctx); err != nil && ctx.Err() == nil {
 			if !r.told.Swap(true) {
-				r.log.Warn("recovery cannot read the sales: no heartbeat, the doors close", "err", err)
+				r.log.Warn("recovery cannot renew its leads: no heartbeat, the doors close", "err", err)
 			}
 		} else if r.told.Swap(false) {
-			r.log.Info("recovery reads the sales again")
+			r.log.Info("recovery renews its leads again")
 		}
 		select {
 		case <-ctx.Done():
@@ -93,79 +100,55 @@ func (r *Recovery) Run(ctx context.Context) error {
 	}
 }
 
-func (r *Recovery) close() {
+// close ends every keeper, and then gives the leads to whoever wants them.
+func (r *Recovery) close(ctx context.Context) {
 	for _, k := range r.all() {
-		r.leave(k.sale)
+		r.leave(k)
 	}
 	r.leaving.Wait()
-	r.lead.Lock()
-	defer r.lead.Unlock()
-	r.lead.Close()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTime)
+	defer cancel()
+	if err := r.cfg.Lead.Resign(ctx); err != nil {
+		r.log.Info("the leads of this process stand until they run out", "err", err)
+	}
 }
 
-// Counts is what one tick did.
+// Counts is what one round did.
 type Counts struct {
-	Sales int // in use
-	Led   int // by this process
-	Beats int // heartbeats raised
+	Led     int // sales led by this process
+	Allowed int // of them, those whose heartbeat PostgreSQL allows
 }
 
-// runOnce reads every sale's fence, raises the heartbeats of those led and sound,
-// then tries to lead the rest. The heartbeats come first: they are urgent, and
-// they need no lock, only PostgreSQL's word.
+// runOnce is one round: PostgreSQL says which sales are led here and in what
+// epoch, and each keeper is told so. It waits for no keeper: what one sale's Redis
+// does or does not do is nothing to the others.
 func (r *Recovery) runOnce(ctx context.Context) (Counts, error) {
+	asked := r.now()
 	read, cancel := context.WithTimeout(ctx, beatBudget)
 	defer cancel()
-	fences, err := r.cfg.Orders.Fences(read)
+	led, err := r.cfg.Lead.Round(read)
 	if err != nil {
-		return Counts{}, fmt.Errorf("read the fences: %w", err)
+		return Counts{}, fmt.Errorf("round of leads: %w", err)
 	}
-	counts := Counts{Sales: len(fences), Beats: r.beat(read, fences)}
-	counts.Led, err = r.elect(ctx, fences)
-	return counts, err
-}
-
-// elect takes the lead of sales that nobody leads, and gives up sales that are
-// no longer in use or that another process leads.
-func (r *Recovery) elect(ctx context.Context, fences []orders.Fence) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
-	var errs []error
-	inUse := make(map[engine.SaleID]bool, len(fences))
-	led := 0
-	for _, f := range fences {
-		inUse[f.Sale] = true
-		leads, err := r.leads(ctx, f.Sale)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("lead sale %s: %w", f.Sale, err))
-			continue // not known: what runs is safe without the lock
-		}
-		if leads {
-			led++
-			r.keep(f.Sale)
-		} else {
-			r.leave(f.Sale)
-		}
+	counts := Counts{Led: len(led)}
+	mine := make(map[engine.SaleID]int64, len(led))
+	for i := range led {
+		mine[led[i].Sale] = led[i].Number
 	}
 	for _, k := range r.all() {
-		if !inUse[k.sale] {
-			r.leave(k.sale)
-			errs = append(errs, r.resign(ctx, k.sale))
+		if mine[k.sale] != k.lead.Number {
+			r.leave(k)
 		}
 	}
-	return led, errors.Join(errs...)
-}
-
-func (r *Recovery) leads(ctx context.Context, sale engine.SaleID) (bool, error) {
-	r.lead.Lock()
-	defer r.lead.Unlock()
-	return r.lead.TryLead(ctx, sale)
-}
-
-func (r *Recovery) resign(ctx context.Context, sale engine.SaleID) error {
-	r.lead.Lock()
-	defer r.lead.Unlock()
-	return r.lead.Resign(ctx, sale)
+	for i := range led {
+		k := r.keep(led[i].Lead)
+		k.meter.beatAge(r.now().Sub(k.beaten()))
+		if led[i].Fence.Epoch > 0 && !led[i].Fence.Frozen {
+			k.allow(word{epoch: led[i].Fence.Epoch, until: asked.Add(beatBudget)})
+			counts.Allowed++
+		}
+	}
+	return counts, nil
 }
 
 func (r *Recovery) all() []*keeper {
@@ -184,23 +167,23 @@ func (r *Recovery) keeper(sale engine.SaleID) *keeper {
 	return r.keepers[sale]
 }
 
-func (r *Recovery) keep(sale engine.SaleID) {
+func (r *Recovery) keep(lead orders.Lead) *keeper {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.keepers[sale] == nil {
-		r.keepers[sale] = r.startKeeper(sale)
+	k := r.keepers[lead.Sale]
+	if k == nil {
+		k = r.startKeeper(lead)
+		r.keepers[lead.Sale] = k
 	}
+	return k
 }
 
-func (r *Recovery) leave(sale engine.SaleID) {
+func (r *Recovery) leave(k *keeper) {
 	r.mu.Lock()
-	k := r.keepers[sale]
-	delete(r.keepers, sale)
+	delete(r.keepers, k.sale)
 	r.mu.Unlock()
-	if k != nil {
-		r.meter.forget(sale)
-		r.leaving.Go(k.stop) // a call that hangs must not hold up other sales' heartbeats
-	}
+	r.meter.forget(k.sale)
+	r.leaving.Go(k.stop) // a call that hangs must not hold up other sales
 }
 
 // Nudge says that a sale has new moves: they are looked at now instead of with

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
@@ -47,6 +48,7 @@ type world struct {
 	stock  *stock.Store
 	orders *orders.Store
 	url    string // of PostgreSQL
+	db     *pgxpool.Pool
 	queue  queue.Config
 	pub    *queue.Publisher
 	key    *engine.OrderKey
@@ -78,6 +80,9 @@ func setup(t testing.TB, redisURL string) *world {
 	t.Cleanup(func() { _ = w.rdb.Close() })
 	w.stock = stock.New(w.rdb)
 	w.ok(orders.Migrate(ctx, w.url))
+	w.db, err = pgxpool.New(ctx, w.url)
+	w.ok(err)
+	t.Cleanup(w.db.Close)
 	w.orders = w.pool()
 	w.queue = queue.Config{URL: backingtest.AMQP(t), Prefix: backingtest.QueuePrefix(t)}
 	w.ok(queue.Declare(ctx, w.queue))
@@ -127,12 +132,17 @@ func (w *world) run(name string, f func(context.Context) error) (stop func()) {
 // recover runs one recovery process: its own pool, its own leader.
 func (w *world) recover() (r *recovery.Recovery, stop func()) {
 	w.t.Helper()
-	store := w.pool()
-	r = recovery.New(recovery.Config{
-		Stock: w.stock, Orders: store, Lead: store.Leader(), Publisher: w.pub,
-		Drainer: w.relay(), Logger: w.log,
-	})
+	r = recovery.New(w.config())
 	return r, w.run("recovery", r.Run)
+}
+
+// config is that of one recovery process.
+func (w *world) config() recovery.Config {
+	store := w.pool()
+	return recovery.Config{
+		Stock: w.stock, Pulse: w.stock, Orders: recovery.Books(store), Lead: store.Leader(), Publisher: w.pub,
+		Drainer: w.relay(), Logger: w.log,
+	}
 }
 
 func (w *world) relay() *relay.Relay {

@@ -151,7 +151,7 @@ func (s *sweeper) ask(ctx context.Context, held []engine.Order) ([]engine.Order,
 	for i := range held {
 		holds[i] = orders.HoldOf{Order: held[i].Order, Hold: held[i].Hold}
 	}
-	not, err := s.k.r.cfg.Orders.Unknown(ctx, s.k.sale, holds)
+	not, err := s.k.orders.Unknown(ctx, s.k.sale, holds)
 	if err != nil {
 		return nil, fmt.Errorf("ask PostgreSQL for %d holds: %w", len(holds), err)
 	}

@@ -27,7 +27,7 @@ func (w *world) recoverWith(s recovery.Stock) *recovery.Recovery {
 	w.t.Helper()
 	store := w.pool()
 	r := recovery.New(recovery.Config{
-		Stock: s, Orders: store, Lead: store.Leader(), Publisher: w.pub, Drainer: w.relay(), Logger: w.log,
+		Stock: s, Pulse: w.stock, Orders: recovery.Books(store), Lead: store.Leader(), Publisher: w.pub, Drainer: w.relay(), Logger: w.log,
 	})
 	w.run("recovery", r.Run)
 	return r

@@ -1,0 +1,123 @@
+package orders
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/doorbuster/doorbuster/engine"
+)
+
+const (
+	// LeadFor is how long a lead outlives the round in which it was renewed, by
+	// PostgreSQL's clock: four rounds of recovery. A leader that dies is missed by
+	// the doors about that long; one that is only slow loses nothing but the lead.
+	LeadFor = 2 * time.Second
+
+	// takeMost bounds the leads that one round takes, so that several processes
+	// share what there is, and none begins with ten thousand sales at once.
+	takeMost = 256
+)
+
+// Lead is the lead of one sale. Its number is the fence: whoever takes the lead
+// over raises it, and from then on a store Under the old lead is refused. The
+// zero Lead is nobody's, and nothing is refused.
+type Lead struct {
+	Sale   engine.SaleID
+	Number int64
+}
+
+// Under returns a store whose every transaction is refused with ErrDeposed unless
+// that lead stands when it commits. Reading is not refused.
+func (s *Store) Under(lead Lead) *Store {
+	return &Store{pool: s.pool, lead: lead, memory: s.memory}
+}
+
+// mayLead is the fence. The row is locked until the transaction ends, so that
+// nobody takes the lead over under it.
+func (s *Store) mayLead(ctx context.Context, tx pgx.Tx, no int32) error {
+	if s.lead.Number == 0 {
+		return nil
+	}
+	var stands bool
+	err := tx.QueryRow(ctx, `SELECT true FROM leads WHERE sale_no = $1 AND number = $2 FOR SHARE`, no, s.lead.Number).Scan(&stands)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ErrDeposed
+	}
+	return err
+}
+
+// Led is a sale that a leader leads, and its fence as PostgreSQL has it. Seq is
+// not read.
+type Led struct {
+	Lead
+	Fence Fence
+}
+
+// Leader takes and keeps leads for one process. A name of its own makes it; it
+// holds no connection, and a leader that is stopped or cut off loses its leads
+// LeadFor after its last Round, whatever becomes of its connections. It is safe
+// for use by many goroutines.
+type Leader struct {
+	pool *pgxpool.Pool
+	name string
+}
+
+// Leader returns a leader of no sale yet.
+func (s *Store) Leader() *Leader { return &Leader{pool: s.pool, name: rand.Text()} }
+
+// Round renews the leads of this process, takes some that are free (those that
+// sell or open soon before those that are over), and returns every sale it leads:
+// three statements in one round trip and one transaction, however many the sales.
+// A sale is led by whom it is returned to until Round returns it to somebody
+// else: what reads it and takes it over are ordered by PostgreSQL.
+func (l *Leader) Round(ctx context.Context) ([]Led, error) {
+	var b pgx.Batch
+	b.Queue(`INSERT INTO leaders (name, until) VALUES ($1, clock_timestamp() + $2::interval)
+		ON CONFLICT (name) DO UPDATE SET until = excluded.until`, l.name, LeadFor)
+	b.Queue(`UPDATE leads l SET leader = $1, number = l.number + 1 FROM (
+			SELECT l.sale_no FROM leads l JOIN sales s ON s.no = l.sale_no
+			WHERE l.leader NOT IN (SELECT name FROM leaders WHERE until >= clock_timestamp())
+			ORDER BY s.state = 'closed', s.state = 'paused', s.opens LIMIT $2 FOR UPDATE OF l SKIP LOCKED) free
+		WHERE l.sale_no = free.sale_no`, l.name, takeMost)
+	b.Queue(`SELECT s.id, l.number, s.epoch, s.frozen, s.state, s.version FROM leads l JOIN sales s ON s.no = l.sale_no
+		WHERE l.leader = $1`, l.name)
+	res := l.pool.SendBatch(ctx, &b)
+	led, err := readLed(res)
+	if err = errors.Join(err, res.Close()); err != nil {
+		return nil, fmt.Errorf("take and renew leads: %w", err)
+	}
+	return led, nil
+}
+
+func readLed(res pgx.BatchResults) ([]Led, error) {
+	for range 2 {
+		if _, err := res.Exec(); err != nil {
+			return nil, err
+		}
+	}
+	rows, err := res.Query()
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (l Led, err error) {
+		err = r.Scan(&l.Sale, &l.Number, &l.Fence.Epoch, &l.Fence.Frozen, &l.Fence.State, &l.Fence.Version)
+		l.Fence.Sale = l.Sale
+		return l, err
+	})
+}
+
+// Resign gives up every lead at once, so that another process need not wait. A
+// later Round takes leads again. Rows of leaders long gone go with it.
+func (l *Leader) Resign(ctx context.Context) error {
+	_, err := l.pool.Exec(ctx, `DELETE FROM leaders WHERE name = $1 OR until < now() - interval '1 day'`, l.name)
+	if err != nil {
+		return fmt.Errorf("resign: %w", err)
+	}
+	return nil
+}

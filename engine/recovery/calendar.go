@@ -1,0 +1,53 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/orders"
+)
+
+// calendar writes down in PostgreSQL what the window has done: a scheduled sale
+// whose time has come is open, one whose time is over is closed. Nothing waits for
+// it: doors and scripts go by the window and Redis' clock alone.
+type calendar struct{ k *keeper }
+
+// stateByTime is the state of a sale at nowMS (Unix ms by Redis' clock, which
+// decides the window).
+func stateByTime(def *engine.Sale, nowMS int64) engine.SaleState {
+	switch s := def.State; s {
+	case engine.SaleScheduled, engine.SaleOpen, engine.SalePaused:
+		if !def.Closes.IsZero() && nowMS >= def.Closes.UnixMilli() {
+			return engine.SaleClosed
+		}
+		if s == engine.SaleScheduled && nowMS >= def.Opens.UnixMilli() {
+			return engine.SaleOpen
+		}
+		return s
+	default:
+		return s
+	}
+}
+
+// runOnce returns whether it changed the sale's state. Closing goes to Redis first.
+func (c *calendar) runOnce(ctx context.Context, v *view) (bool, error) {
+	to := stateByTime(&v.def, v.watch.Now)
+	if to == v.def.State {
+		return false, nil
+	}
+	if to == engine.SaleClosed && v.watch.State != engine.SaleClosed {
+		if err := c.k.r.cfg.Stock.SetState(ctx, c.k.sale, v.watch.Grip, to); err != nil {
+			return false, fmt.Errorf("close by the clock: %w", err)
+		}
+	}
+	err := c.k.orders.SetSaleState(ctx, c.k.sale, to, orders.Note{Who: "recovery", Why: "its time has come"})
+	if errors.Is(err, orders.ErrState) { // an operator was faster: the next probe sees it
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("note that the sale is %s: %w", to, err)
+	}
+	return true, nil
+}
