@@ -14,6 +14,9 @@ type CLI struct {
 	Ticket  TicketCmd  `cmd:"" help:"Mint tickets, the credential of the door."`
 	Token   TokenCmd   `cmd:"" help:"Mint bearer tokens."`
 	Audit   AuditCmd   `cmd:"" help:"Check the laws of a sale; exit status 1 if one is broken."`
+
+	DeadLetters DeadLettersCmd `cmd:"" help:"Show the messages that were put aside, or send them back."`
+
 	Load    LoadCmd    `cmd:"" help:"Load test a door."`
 	Sandbox SandboxCmd `cmd:"" help:"Serve the sandbox payment provider."`
 
