@@ -58,7 +58,10 @@ func setupBehind(t *testing.T, units int64, broker string) *house {
 	}
 	r.build(1, true)
 	publisher := queue.NewPublisher(queue.Config{URL: broker, Prefix: r.queue.Prefix})
-	d, err := door.New(door.Config{Stock: r.store, Publisher: publisher, Tickets: r.keys, OrderKeys: map[int][]byte{1: bytes.Repeat([]byte("o"), 32)}})
+	d, err := door.New(door.Config{
+		Stock: r.store, Publisher: publisher, Tickets: r.keys, OrderKeys: map[int][]byte{1: bytes.Repeat([]byte("o"), 32)},
+		BuyerRate: 1e6, BuyerBurst: 1 << 20,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,5 +38,5 @@ func (s *Status) Searching() (n int) {
 
 // NewTurns returns the turn function of n turns.
 func NewTurns(n int) func() (func(), bool) {
-	return newTurns(n, prometheus.NewCounter(prometheus.CounterOpts{Name: "refused_total"})).turn
+	return newTurns(n, prometheus.NewCounter(prometheus.CounterOpts{Name: "refused_total", Help: "Refused turns."})).turn
 }
