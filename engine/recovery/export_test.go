@@ -102,6 +102,61 @@ func ApplyOnce(ctx context.Context, r *Recovery, sale engine.SaleID) (ApplyCount
 	return (&applier{k: r.keeper(sale)}).runOnce(ctx)
 }
 
+// RebuildsAtOnce is rebuildsAtOnce.
+const RebuildsAtOnce = rebuildsAtOnce
+
+// UrgencyOf is urgencyOf.
+func UrgencyOf(def *engine.Sale, now time.Time) int { return int(urgencyOf(def, now)) }
+
+// NextTurn is nextTurn for rebuilds of these urgencies that are ready, one of them
+// impatient, when those of joined have begun.
+func NextTurn(ready []int, impatient int, joined []int) int {
+	var all []*turn
+	var begun [urgencies]int
+	for i, u := range ready {
+		all = append(all, &turn{urgency: urgency(u), patient: i != impatient})
+	}
+	for _, u := range joined {
+		begun[u]++
+	}
+	return nextTurn(all, begun)
+}
+
+// StateByTime is stateByTime.
+func StateByTime(def *engine.Sale, nowMS int64) engine.SaleState { return stateByTime(def, nowMS) }
+
+// PruneBooks is pruneOnce.
+func PruneBooks(ctx context.Context, r *Recovery) (int, error) { return r.pruneOnce(ctx) }
+
+// Seen is what the errands of a sound sale see.
+type Seen struct {
+	Redis, Postgres engine.SaleState
+	Skew            time.Duration
+}
+
+// Errands runs the errands of one sale on a clock of its own.
+type Errands struct {
+	p   *prober
+	now time.Time
+}
+
+// NewErrands returns those that act through these.
+func NewErrands(st Stock, or Orders) *Errands {
+	e := &Errands{now: time.Unix(1_700_000_000, 0)}
+	r := New(Config{Stock: st, Orders: or, Now: func() time.Time { return e.now }})
+	e.p = newProber(&keeper{r: r, orders: or, log: r.log, meter: r.meter.of("x")})
+	return e
+}
+
+// Pass lets time pass.
+func (e *Errands) Pass(d time.Duration) { e.now = e.now.Add(d) }
+
+// Run runs them once.
+func (e *Errands) Run(ctx context.Context, s Seen) {
+	v := view{def: engine.Sale{State: s.Postgres}, watch: stock.Watch{State: s.Redis}, skew: skew{by: s.Skew}}
+	_ = e.p.errands(ctx, &v)
+}
+
 // Bitset is bitset.
 type Bitset struct{ bitset }
 

@@ -144,17 +144,13 @@ func TestStoppedLeaderIsOvertaken(t *testing.T) {
 	})
 	w.counts(mugs-3, 0, 3)
 	s.wake()
-	timeout := time.After(10 * time.Second)
-	for {
-		select {
-		case err := <-errs:
-			if !errors.Is(err, orders.ErrDeposed) {
-				t.Errorf("the first that it heard: %v, want ErrDeposed", err)
-			}
-		case <-timeout:
-			t.Fatal("the woken leader was never refused")
+	select {
+	case err := <-errs:
+		if !errors.Is(err, orders.ErrDeposed) {
+			t.Errorf("the first that it heard: %v, want ErrDeposed", err)
 		}
-		break
+	case <-time.After(10 * time.Second):
+		t.Fatal("the woken leader was never refused")
 	}
 	if f, err := w.orders.Fence(t.Context(), w.sale); err != nil || f.Epoch != 1 {
 		t.Errorf("taking the lead over needed a rebuild: %+v, %v", f, err)

@@ -1,0 +1,205 @@
+package recovery_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/orders"
+	"github.com/doorbuster/doorbuster/engine/recovery"
+	"github.com/doorbuster/doorbuster/stock"
+)
+
+func (w *world) state() engine.SaleState {
+	w.t.Helper()
+	def, _, err := w.orders.Sale(context.Background(), w.sale)
+	w.ok(err)
+	return def.State
+}
+
+func (w *world) becomes(state engine.SaleState) {
+	w.t.Helper()
+	w.eventually("the sale is "+string(state), func() bool { return w.state() == state })
+}
+
+// A sale's state in PostgreSQL follows its window; one that is closed and at rest
+// is settled, is led by nobody, and answers repeats; a unit that comes back wakes
+// it; and settled again, what told its orders' ends is pruned.
+func TestLifeOfASale(t *testing.T) {
+	t.Parallel()
+	w := setup(t, "")
+	cfg := w.config()
+	cfg.SettleAfter, cfg.PruneAfter = time.Millisecond, time.Millisecond
+	r := recovery.New(cfg)
+	w.run("recovery", r.Run)
+	w.sells(1)
+	w.becomes(engine.SaleOpen)
+	b := w.buy(6)
+	w.known(b)
+	w.pay(b[:4], orders.Confirmed)
+	w.counts(mugs-6, 2, 4)
+	def, _, err := w.orders.Sale(t.Context(), w.sale)
+	w.ok(err)
+	def.Closes = time.Now().Add(time.Second)
+	_, err = w.orders.Redefine(t.Context(), def, note)
+	w.ok(err)
+	w.becomes(engine.SaleClosed)
+	w.eventually("probed again while an order is open", func() bool {
+		watch, err := w.stock.Watch(t.Context(), w.sale, 0)
+		return err == nil && watch.State == engine.SaleClosed && watch.Now > def.Closes.Add(3*time.Second).UnixMilli()
+	})
+	if got := w.state(); got != engine.SaleClosed {
+		t.Fatalf("%s while two orders are paying", got)
+	}
+	w.pay(b[4:], orders.Declined)
+	w.becomes(engine.SaleSettled)
+
+	led, err := cfg.Lead.Round(t.Context())
+	w.ok(err)
+	if len(led) != 0 {
+		t.Errorf("still led: %+v", led)
+	}
+	watch, err := w.stock.Watch(t.Context(), w.sale, 0)
+	w.ok(err)
+	if !watch.Retired || watch.State != engine.SaleClosed {
+		t.Errorf("the slot of a settled sale: %+v", watch)
+	}
+	for i, want := range map[int]engine.RecordState{0: engine.RecordSettled, 5: engine.RecordReleased} {
+		if rec, found, err := w.stock.Record(t.Context(), w.sale, b[i].Order); err != nil || !found || rec.State != want {
+			t.Errorf("record of a settled sale: %+v, %v, %v", rec, found, err)
+		}
+	}
+
+	back, err := w.orders.Return(t.Context(), b[0].Order, note)
+	w.ok(err)
+	if !back {
+		t.Fatal("not returned")
+	}
+	w.counts(mugs-3, 0, 3)
+	w.swept(r, "the epoch before is dropped", func(c recovery.SweepCounts) bool {
+		recovery.AgeEpoch(r, w.sale, time.Hour) // else its keys stay for a minute
+		return c.Dropped == 1
+	})
+	w.becomes(engine.SaleSettled)
+	w.eventually("pruned", func() bool {
+		_, err := recovery.PruneBooks(t.Context(), r)
+		w.ok(err)
+		var left, sales int
+		w.ok(w.db.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM moves WHERE op = 0), (SELECT count(*) FROM sales WHERE pruned)`).Scan(&left, &sales))
+		return left == 0 && sales == 1
+	})
+}
+
+func TestStateByTime(t *testing.T) {
+	t.Parallel()
+	opens := time.Unix(1_700_000_000, 0)
+	closes := opens.Add(time.Hour)
+	for _, c := range []struct {
+		state engine.SaleState
+		at    time.Time
+		want  engine.SaleState
+	}{
+		{engine.SaleScheduled, opens.Add(-time.Millisecond), engine.SaleScheduled},
+		{engine.SaleScheduled, opens, engine.SaleOpen},
+		{engine.SaleScheduled, closes, engine.SaleClosed},
+		{engine.SaleOpen, closes.Add(-time.Millisecond), engine.SaleOpen},
+		{engine.SaleOpen, closes, engine.SaleClosed},
+		{engine.SalePaused, opens, engine.SalePaused},
+		{engine.SalePaused, closes, engine.SaleClosed},
+		{engine.SaleClosed, opens, engine.SaleClosed},
+		{engine.SaleSettled, closes, engine.SaleSettled},
+	} {
+		def := engine.Sale{State: c.state, Opens: opens, Closes: closes}
+		if got := recovery.StateByTime(&def, c.at.UnixMilli()); got != c.want {
+			t.Errorf("%s at %v: %s, want %s", c.state, c.at.Sub(opens), got, c.want)
+		}
+	}
+}
+
+// PostgreSQL cannot be told of the pause for the clocks: Redis stays paused, the
+// follower does not open it, and PostgreSQL is told as soon as it can be.
+func TestPauseForTheClocksIsNotUndone(t *testing.T) {
+	t.Parallel()
+	p := &pauses{}
+	deaf := &deafOrders{pausedOrders: pausedOrders{pauses: p}, err: errors.New("no PostgreSQL")}
+	c := recovery.NewErrands(pausedStock{pauses: p}, deaf)
+	view := recovery.Seen{Redis: engine.SaleOpen, Postgres: engine.SaleOpen, Skew: 2 * time.Second}
+	for range 3 {
+		c.Run(t.Context(), view)
+	}
+	if len(p.got) == 0 || p.got[0] != "redis paused" {
+		t.Fatalf("%q, want Redis paused", p.got)
+	}
+	view.Redis = engine.SalePaused
+	for range 5 {
+		c.Pass(time.Minute)
+		c.Run(t.Context(), view)
+	}
+	deaf.err = nil
+	c.Run(t.Context(), view)
+	for _, did := range p.got[1:] {
+		if did == "redis open" {
+			t.Errorf("%q: the pause was undone", p.got)
+		}
+	}
+	if last := p.got[len(p.got)-1]; last != "postgres paused" {
+		t.Errorf("%q: PostgreSQL was not told", p.got)
+	}
+}
+
+type deafOrders struct {
+	pausedOrders
+	err error
+}
+
+func (d *deafOrders) SetSaleState(ctx context.Context, sale engine.SaleID, s engine.SaleState, n orders.Note) error {
+	if d.err != nil {
+		return d.err
+	}
+	return d.pausedOrders.SetSaleState(ctx, sale, s, n)
+}
+
+// Whoever calls a script in an epoch whose keys another process has dropped is
+// refused, and nothing is left behind.
+func TestDroppedEpochRefuses(t *testing.T) {
+	t.Parallel()
+	w := setup(t, "")
+	w.recover()
+	old := w.sells(1)
+	b := w.buy(1)
+	w.known(b)
+	w.ok(w.orders.SetSaleState(t.Context(), w.sale, engine.SalePaused, note))
+	froze, err := w.orders.Freeze(t.Context(), w.sale, 1)
+	w.ok(err)
+	if !froze {
+		t.Fatal("not frozen")
+	}
+	w.eventually("next epoch", func() bool {
+		watch, err := w.stock.Watch(t.Context(), w.sale, 2)
+		return err == nil && watch.Epoch == 2
+	})
+	w.ok(w.stock.DropEpoch(t.Context(), w.sale, 1))
+	var d stock.Decision
+	if err := w.stock.Retake(t.Context(), w.sale, old.Grip, w.baskets(1), &d); !errors.Is(err, stock.ErrFenced) {
+		t.Errorf("retake in a dropped epoch: %v, want ErrFenced", err)
+	}
+	moves := []engine.Move{
+		{ID: 1, Sale: w.sale, Op: engine.Release, Order: b[0].Order, Hold: engine.Hold{Epoch: 1, Seq: 1}, Body: b[0].Body},
+		{ID: 2, Sale: w.sale, Op: engine.Restock, Lines: []engine.Line{{SKU: "MUG", Quantity: 1}}},
+	}
+	for i := range moves {
+		if _, err := w.stock.Apply(t.Context(), w.sale, old.Grip, moves[i:i+1]); !errors.Is(err, stock.ErrFenced) {
+			t.Errorf("%s in a dropped epoch: %v, want ErrFenced", moves[i].Op, err)
+		}
+	}
+	w.ok(w.stock.Beat(t.Context(), w.sale, 1))
+	w.ok(w.stock.Freeze(t.Context(), w.sale, 1))
+	w.ok(w.stock.Retire(t.Context(), w.sale, 1, time.Hour))
+	keys, err := w.rdb.Keys(t.Context(), "s:{"+string(w.sale)+"}:1:*").Result()
+	w.ok(err)
+	if len(keys) > 0 {
+		t.Errorf("left behind: %q", keys)
+	}
+}
