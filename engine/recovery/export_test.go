@@ -25,7 +25,11 @@ func Diagnose(n Notes) Trigger {
 
 // SweepOnce sweeps a sale led by r once.
 func SweepOnce(ctx context.Context, r *Recovery, sale engine.SaleID) (SweepCounts, error) {
-	return newSweeper(r.keeper(sale)).runOnce(ctx)
+	k := r.keeper(sale)
+	if k == nil {
+		return SweepCounts{}, nil
+	}
+	return newSweeper(k).runOnce(ctx)
 }
 
 // SweepTwice sweeps twice with one memory.

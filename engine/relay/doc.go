@@ -9,9 +9,10 @@
 //
 // Old epochs' outboxes are relayed like the present one's, until they are empty.
 //
-// Concurrency: a Relay is safe for many goroutines. Run works on up to
-// [saleWorkers] sales at once and returns when ctx ends and all of it has ended.
-// A service that is down is logged once and tried again with the next pass.
+// Concurrency: a Relay is safe for many goroutines. Run has a
+// goroutine for each sale in use, so that a sale whose Redis is silent delays no
+// other, and returns when ctx ends and all of them have ended. A service that is
+// down is logged once and tried again with the next pass.
 //
 // It imports engine, stock and queue; the list of sales comes through a small
 // interface.

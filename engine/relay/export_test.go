@@ -2,11 +2,11 @@ package relay
 
 import (
 	"context"
-	"time"
+
+	"github.com/doorbuster/doorbuster/engine"
 )
 
-// RunOnce is one pass.
-func RunOnce(ctx context.Context, r *Relay) (Counts, error) { return r.runOnce(ctx) }
-
-// ForgetList lets the next pass read the list of sales.
-func ForgetList(r *Relay) { r.listed = time.Time{} }
+// RelayOnce is one pass over a sale.
+func RelayOnce(ctx context.Context, r *Relay, sale engine.SaleID) (Counts, error) {
+	return r.relay(ctx, sale, Age)
+}

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,12 +36,8 @@ func (m *meter) observe(sale engine.SaleID, entries int64, age time.Duration) {
 	m.age.WithLabelValues(string(sale)).Set(age.Seconds())
 }
 
-// forget drops the series of sales no longer in use.
-func (m *meter) forget(before, now []engine.SaleID) {
-	for _, sale := range before {
-		if !slices.Contains(now, sale) {
-			m.entries.DeleteLabelValues(string(sale))
-			m.age.DeleteLabelValues(string(sale))
-		}
-	}
+// forget drops the series of a sale no longer in use.
+func (m *meter) forget(sale engine.SaleID) {
+	m.entries.DeleteLabelValues(string(sale))
+	m.age.DeleteLabelValues(string(sale))
 }

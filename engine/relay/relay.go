@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,13 +22,12 @@ import (
 const Age = 3 * time.Second
 
 const (
-	passEvery   = 500 * time.Millisecond // pause between passes over all sales
+	passEvery   = 500 * time.Millisecond // pause between passes over a sale, on average
 	listEvery   = 5 * time.Second        // between readings of the list of sales
 	slice       = 128                    // entries read at once; each up to 256 orders
 	inFlight    = 8                      // entries of a sale being published
 	confirmTime = 3 * time.Second        // most wait for a confirm
 	callTime    = 2 * time.Second        // of a call to Redis or PostgreSQL
-	saleWorkers = 4                      // sales at once
 )
 
 // Stock is what the relay needs of the stock.
@@ -59,12 +59,9 @@ type Config struct {
 
 // Relay is the job. Make it with New.
 type Relay struct {
-	cfg    Config
-	log    *slog.Logger
-	meter  *meter
-	sales  []engine.SaleID
-	listed time.Time
-	told   atomic.Bool // of the present trouble
+	cfg   Config
+	log   *slog.Logger
+	meter *meter
 }
 
 // New returns a relay that does nothing until Run or Drain.
@@ -78,76 +75,93 @@ func New(cfg Config) *Relay {
 	return &Relay{cfg: cfg, log: cfg.Logger, meter: newMeter(cfg.Registerer)}
 }
 
-// Counts is what a pass did.
+// Counts is what a pass over one sale did.
 type Counts struct {
 	Published int // entries confirmed and marked
 	Waiting   int // entries that stay: too young, or not confirmed
 }
 
-// Run relays until ctx ends, and returns nil.
+// Run relays until ctx ends and every sale's goroutine has ended, and returns nil.
+// Each sale in use has one of its own, so that one whose Redis is silent delays no
+// other.
 func (r *Relay) Run(ctx context.Context) error {
-	tick := time.NewTicker(passEvery)
-	defer tick.Stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	tended := map[engine.SaleID]context.CancelFunc{}
+	say := trouble{log: r.log, what: "the sales in use cannot be listed; those known are relayed"}
 	for {
-		if _, err := r.runOnce(ctx); err != nil && ctx.Err() == nil {
-			if !r.told.Swap(true) {
-				r.log.Warn("relay cannot go on, trying again", "err", err)
+		sales, err := r.list(ctx)
+		say.tell(ctx, err)
+		if err == nil { // while PostgreSQL is down the last list stands
+			for sale, stop := range tended {
+				if !slices.Contains(sales, sale) {
+					stop()
+					delete(tended, sale)
+				}
 			}
-		} else if r.told.Swap(false) {
-			r.log.Info("relay goes on")
+			for _, sale := range sales {
+				if tended[sale] == nil {
+					own, stop := context.WithCancel(ctx)
+					tended[sale] = stop
+					wg.Go(func() { r.tend(own, sale) })
+				}
+			}
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+		if !sleep(ctx, listEvery) {
+			return nil // and with ctx end the goroutines
 		}
 	}
 }
 
-// runOnce is one pass over all sales. It is for one goroutine.
-func (r *Relay) runOnce(ctx context.Context) (Counts, error) {
-	errs := []error{r.list(ctx)}
-	var (
-		mu   sync.Mutex
-		sum  Counts
-		wg   sync.WaitGroup
-		next = make(chan engine.SaleID)
-	)
-	for range min(saleWorkers, len(r.sales)) {
-		wg.Go(func() {
-			for sale := range next {
-				c, err := r.relay(ctx, sale, Age)
-				mu.Lock()
-				sum.Published += c.Published
-				sum.Waiting += c.Waiting
-				errs = append(errs, err)
-				mu.Unlock()
-			}
-		})
-	}
-	for _, sale := range r.sales {
-		next <- sale
-	}
-	close(next)
-	wg.Wait()
-	return sum, errors.Join(errs...)
-}
-
-// list reads which sales are in use. While PostgreSQL is down the last list
-// stands: Redis and RabbitMQ are all that relaying needs.
-func (r *Relay) list(ctx context.Context) error {
-	if time.Since(r.listed) < listEvery {
-		return nil
-	}
+// list reads which sales are in use.
+func (r *Relay) list(ctx context.Context) ([]engine.SaleID, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	sales, err := r.cfg.Sales.Sales(ctx)
 	if err != nil {
-		return fmt.Errorf("list the sales in use: %w", err)
+		return nil, fmt.Errorf("list the sales in use: %w", err)
 	}
-	r.meter.forget(r.sales, sales)
-	r.sales, r.listed = sales, time.Now()
-	return nil
+	return sales, nil
+}
+
+// tend relays what one sale's outboxes hold too long.
+func (r *Relay) tend(ctx context.Context, sale engine.SaleID) {
+	defer r.meter.forget(sale)
+	say := trouble{log: r.log.With("sale", string(sale)), what: "outbox cannot be relayed"}
+	for sleep(ctx, passEvery/2+rand.N(passEvery)) { // not all sales at the same moment
+		_, err := r.relay(ctx, sale, Age)
+		say.tell(ctx, err)
+	}
+}
+
+// sleep waits, or returns false when ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// trouble logs a failure when it begins and when it is over, not each time.
+type trouble struct {
+	log  *slog.Logger
+	what string
+	told bool
+}
+
+func (t *trouble) tell(ctx context.Context, err error) {
+	switch {
+	case err != nil && ctx.Err() == nil && !t.told:
+		t.told = true
+		t.log.Warn("trying again", "trouble", t.what, "err", err)
+	case err == nil && t.told:
+		t.told = false
+		t.log.Info("works again", "trouble", t.what)
+	}
 }
 
 // Drain relays everything that is in the sale's outboxes, however young, until

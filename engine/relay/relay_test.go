@@ -3,8 +3,10 @@ package relay_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -24,7 +26,6 @@ type slot struct {
 	published []string
 	fail      map[string]bool // bodies that are not confirmed
 	frozen    bool
-	noSales   bool
 }
 
 func (s *slot) Watch(context.Context, engine.SaleID, int64) (stock.Watch, error) {
@@ -83,11 +84,18 @@ func (s *slot) Publish(_ context.Context, _ engine.SaleID, body []byte) error {
 	return nil
 }
 
-func (s *slot) Sales(context.Context) ([]engine.SaleID, error) {
-	if s.noSales {
-		return nil, errors.New("no PostgreSQL")
-	}
-	return []engine.SaleID{"drop"}, nil
+func (s *slot) Sales(context.Context) ([]engine.SaleID, error) { return []engine.SaleID{"drop"}, nil }
+
+func (s *slot) later(ms int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now += ms
+}
+
+func (s *slot) put(epoch int64, e stock.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.boxes[epoch] = append(s.boxes[epoch], e)
 }
 
 func (s *slot) left(epoch int64) int {
@@ -111,7 +119,7 @@ func setup() (*slot, *relay.Relay) {
 func TestRelaysWhatIsOldEnough(t *testing.T) {
 	t.Parallel()
 	s, r := setup()
-	c, err := relay.RunOnce(t.Context(), r)
+	c, err := relay.RelayOnce(t.Context(), r, "drop")
 	if err != nil || c.Published != 3 || c.Waiting != 1 {
 		t.Errorf("%+v, %v; want 3 published, 1 waiting", c, err)
 	}
@@ -119,7 +127,7 @@ func TestRelaysWhatIsOldEnough(t *testing.T) {
 		t.Errorf("left: %d and %d, want 0 and 1", s.left(1), s.left(2))
 	}
 	s.now += 1
-	if c, err = relay.RunOnce(t.Context(), r); err != nil || c.Published != 1 || s.left(2) != 0 {
+	if c, err = relay.RelayOnce(t.Context(), r, "drop"); err != nil || c.Published != 1 || s.left(2) != 0 {
 		t.Errorf("a millisecond later: %+v, %v", c, err)
 	}
 }
@@ -128,7 +136,7 @@ func TestUnconfirmedStays(t *testing.T) {
 	t.Parallel()
 	s, r := setup()
 	s.fail["just due"] = true
-	c, err := relay.RunOnce(t.Context(), r)
+	c, err := relay.RelayOnce(t.Context(), r, "drop")
 	if !errors.Is(err, errBroker) || c.Published != 2 {
 		t.Errorf("%+v, %v", c, err)
 	}
@@ -136,7 +144,7 @@ func TestUnconfirmedStays(t *testing.T) {
 		t.Errorf("%d left, want the unconfirmed one and the young one", s.left(2))
 	}
 	s.fail = nil
-	if c, err = relay.RunOnce(t.Context(), r); err != nil || c.Published != 1 {
+	if c, err = relay.RelayOnce(t.Context(), r, "drop"); err != nil || c.Published != 1 {
 		t.Errorf("the broker is back: %+v, %v", c, err)
 	}
 }
@@ -157,31 +165,79 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// The list of sales is PostgreSQL's; while it is down the last one stands.
-func TestGoesOnWithoutPostgreSQL(t *testing.T) {
-	t.Parallel()
-	s, r := setup()
-	if _, err := relay.RunOnce(t.Context(), r); err != nil {
-		t.Fatal(err)
-	}
-	relay.ForgetList(r)
-	s.noSales, s.now = true, s.now+1
-	if c, err := relay.RunOnce(t.Context(), r); err == nil || c.Published != 1 {
-		t.Errorf("%+v, %v; want an error and 1 published", c, err)
-	}
+// many is a slot for several sales, of which those in silent never answer.
+type many struct {
+	*slot
+	mu     sync.Mutex
+	sales  []engine.SaleID
+	silent map[engine.SaleID]bool
+	err    error
+	asked  chan struct{} // the list was read
 }
 
-func TestRunEnds(t *testing.T) {
+func (m *many) Sales(context.Context) ([]engine.SaleID, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case m.asked <- struct{}{}:
+	default:
+	}
+	return m.sales, m.err
+}
+
+func (m *many) Epochs(ctx context.Context, sale engine.SaleID) ([]int64, error) {
+	if m.silent[sale] {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return m.slot.Epochs(ctx, sale)
+}
+
+// Of a hundred sales whose Redis is silent none delays the one that answers.
+// While PostgreSQL is down the last list stands; a sale that is no longer in it is
+// left alone. When ctx ends, everything does.
+func TestRunTendsEachSaleByItself(t *testing.T) {
 	t.Parallel()
-	s, r := setup()
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- r.Run(ctx) }()
-	for s.left(2) > 1 {
-		time.Sleep(time.Millisecond)
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := setup()
+		m := &many{slot: s, silent: map[engine.SaleID]bool{}, asked: make(chan struct{}, 1)}
+		for n := range 100 {
+			sale := engine.SaleID(fmt.Sprint("silent-", n))
+			m.sales, m.silent[sale] = append(m.sales, sale), true
+		}
+		m.sales = append(m.sales, "drop")
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		r := relay.New(relay.Config{Stock: m, Sales: m, Publisher: m})
+		go func() { ended <- r.Run(ctx) }()
+		time.Sleep(time.Second) // of the bubble: at least one pass
+		synctest.Wait()
+		if s.left(2) != 1 {
+			t.Errorf("%d left beside silent sales, want the young one", s.left(2))
+		}
+		m.mu.Lock()
+		m.err = errors.New("no PostgreSQL")
+		m.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		s.later(1)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if s.left(2) != 0 {
+			t.Errorf("%d left without PostgreSQL", s.left(2))
+		}
+		m.mu.Lock()
+		m.err, m.sales = nil, m.sales[:1]
+		m.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		s.put(2, stock.Entry{ID: 50, At: 1, Body: []byte("late")})
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if s.left(2) != 1 {
+			t.Errorf("%d left of a sale that is not in use, want what was put there", s.left(2))
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
