@@ -13,7 +13,6 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"github.com/doorbuster/doorbuster/engine/backing"
 	"github.com/doorbuster/doorbuster/engine/backing/backingtest"
@@ -129,7 +128,7 @@ func TestUpGivesUp(t *testing.T) {
 		done <- err
 	}()
 	var s *backing.Services
-	await(t, "RabbitMQ's processes", func() bool {
+	backingtest.Eventually(t, "RabbitMQ's processes", func() bool {
 		var err error
 		if s, err = backing.Open(backing.Config{Dir: dir}); err != nil {
 			return false
@@ -142,16 +141,6 @@ func TestUpGivesUp(t *testing.T) {
 		t.Errorf("up: %v", err)
 	}
 	wantGone(t, pids)
-}
-
-func await(t *testing.T, what string, there func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !there(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s did not come", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }
 
 // TestServerThatDoesNotStart: the error shows why, from the server's own words.

@@ -179,7 +179,7 @@ func killAndStart(t *testing.T, s *backing.Services, name backing.Name) {
 		t.Fatal(err)
 	}
 	if name == backing.RabbitMQ {
-		await(t, "the queue's registration", func() bool { return registered(t, s.Dir(name)) })
+		backingtest.Eventually(t, "the queue's registration", func() bool { return registered(t, s.Dir(name)) })
 	}
 	before := up(t, s)
 	killed := backing.Family(before[name].PID)

@@ -70,7 +70,7 @@ func BenchmarkHandler(b *testing.B) {
 				s.serve = func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString("fixed") }
 			} else {
 				s.buy("warm", "k")
-				time.Sleep(100 * time.Millisecond)
+				s.watched()
 			}
 			const contexts = 256
 			ctxs := make(chan *fasthttp.RequestCtx, contexts)

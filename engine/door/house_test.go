@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -281,7 +282,10 @@ func TestRealFenceAndRestock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(100 * time.Millisecond) // the door answers from memory now
+	until(t, func() bool { // the door's memory knows it too
+		page, err := r.send(ask{method: "GET", path: "/v1/sales/" + string(r.sale.ID)}.bytes())
+		return err == nil && strings.Contains(page.raw, `"available":0`)
+	})
 	if _, err := r.store.Apply(t.Context(), r.sale.ID, w.Grip, []engine.Move{{ID: 1, Sale: r.sale.ID, Op: engine.Restock, Lines: []engine.Line{{SKU: "MUG", Quantity: 1}}}}); err != nil {
 		t.Fatal(err)
 	}

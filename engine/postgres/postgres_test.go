@@ -6,7 +6,6 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -205,11 +204,7 @@ func TestSaleLocks(t *testing.T) {
 			"database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&n)
 		return n
 	}
-	for deadline := time.Now().Add(5 * time.Second); waits() == 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the exclusive lock did not wait for the shared ones")
-		}
-	}
+	backingtest.Eventually(t, "the exclusive lock waits for the shared ones", func() bool { return waits() > 0 })
 	for _, tx := range []pgx.Tx{a, b} {
 		if err := tx.Commit(t.Context()); err != nil {
 			t.Fatal(err)

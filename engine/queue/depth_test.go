@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/doorbuster/doorbuster/engine/backing/backingtest"
 	"github.com/doorbuster/doorbuster/engine/queue"
 )
 
@@ -51,7 +52,7 @@ func TestMeasure(t *testing.T) {
 	defer cancel()
 	const ready, waiting, dead = "doorbuster_queue_ready_messages", "doorbuster_queue_waiting_seconds", "doorbuster_queue_dead_messages"
 	of := strconv.Itoa(queue.IngestQueue(sale))
-	eventually(t, "every queue is measured", func() bool {
+	backingtest.Eventually(t, "every queue is measured", func() bool {
 		return len(gauges(t, reg, ready)) == queue.Queues && len(gauges(t, reg, dead)) == 1
 	})
 	if n := gauges(t, reg, waiting)[of]; n != 0 {
@@ -63,20 +64,20 @@ func TestMeasure(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "3 messages are ready, and wait", func() bool {
+	backingtest.Eventually(t, "3 messages are ready, and wait", func() bool {
 		return gauges(t, reg, ready)[of] == 3 && gauges(t, reg, waiting)[of] > 0
 	})
 	kill(t, b.direct, 1)
-	eventually(t, "one is a dead letter", func() bool {
+	backingtest.Eventually(t, "one is a dead letter", func() bool {
 		return gauges(t, reg, dead)[""] == 1 && gauges(t, reg, ready)[of] == 2
 	})
 	b.proxy.setRefuse(true)
 	b.proxy.cut()
-	eventually(t, "no figure while the broker is away", func() bool { return len(gauges(t, reg, ready))+len(gauges(t, reg, dead)) == 0 })
+	backingtest.Eventually(t, "no figure while the broker is away", func() bool { return len(gauges(t, reg, ready))+len(gauges(t, reg, dead)) == 0 })
 	b.proxy.setRefuse(false)
-	eventually(t, "the age counts on", func() bool { return gauges(t, reg, waiting)[of] > queue.MeasureEvery.Seconds() })
+	backingtest.Eventually(t, "the age counts on", func() bool { return gauges(t, reg, waiting)[of] > queue.MeasureEvery.Seconds() })
 	collect(t, b.direct, 2)
-	eventually(t, "empty again", func() bool {
+	backingtest.Eventually(t, "empty again", func() bool {
 		waits, ok := gauges(t, reg, waiting)[of]
 		return ok && waits == 0 && gauges(t, reg, ready)[of] == 0
 	})

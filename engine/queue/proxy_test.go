@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"sync"
 	"testing"
-	"time"
 )
 
 // proxy stands between a client and the broker. It can cut every connection,
@@ -148,15 +147,5 @@ func (p *proxy) blocked(yes bool) {
 	defer p.mu.Unlock()
 	for c := range p.pairs {
 		_, _ = clientSide{c}.Write(frame)
-	}
-}
-
-// eventually polls until ok, and fails the test after ten seconds.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 10 s: %s", what)
-		}
 	}
 }

@@ -60,7 +60,7 @@ func (b *bench) publisher(t testing.TB, cfg queue.Config) *queue.Publisher {
 		}
 	})
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	eventually(t, "connected", func() bool { return !errors.Is(p.PublishTo(t.Context(), warmUpQueue, []byte("x")), queue.ErrDown) })
+	backingtest.Eventually(t, "connected", func() bool { return !errors.Is(p.PublishTo(t.Context(), warmUpQueue, []byte("x")), queue.ErrDown) })
 	return p
 }
 
@@ -115,7 +115,7 @@ func TestPublishConsumeAck(t *testing.T) {
 			t.Fatalf("a body was changed: %.20q…", text)
 		}
 	}
-	eventually(t, "queue empty", func() bool {
+	backingtest.Eventually(t, "queue empty", func() bool {
 		depths, _, err := queue.Depths(t.Context(), b.direct)
 		return err == nil && depths[queue.IngestQueue(sale)] == 0
 	})
@@ -204,7 +204,7 @@ func TestMissingTopologyIsMadeAgain(t *testing.T) {
 	if err := queue.Delete(t.Context(), b.direct); err != nil { // a broker that came back empty
 		t.Fatal(err)
 	}
-	eventually(t, "published again", func() bool { return p.Publish(brief(t, 5*time.Second), sale, []byte("back")) == nil })
+	backingtest.Eventually(t, "published again", func() bool { return p.Publish(brief(t, 5*time.Second), sale, []byte("back")) == nil })
 	collect(t, b.cfg, 1)
 }
 
@@ -297,7 +297,7 @@ func TestDeadLetterAfterTheLimit(t *testing.T) {
 	tries, good := 0, false
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		eventually(t, "in the dead-letter queue", func() bool {
+		backingtest.Eventually(t, "in the dead-letter queue", func() bool {
 			_, dead, err := queue.Depths(t.Context(), b.direct)
 			return err == nil && dead == 1
 		})
@@ -327,9 +327,9 @@ func TestDownAtOnce(t *testing.T) {
 	p := b.publisher(t, b.cfg)
 	b.proxy.setRefuse(true)
 	b.proxy.cut()
-	eventually(t, "seen as down", func() bool { return errors.Is(p.Publish(brief(t, 5*time.Second), sale, []byte("x")), queue.ErrDown) })
+	backingtest.Eventually(t, "seen as down", func() bool { return errors.Is(p.Publish(brief(t, 5*time.Second), sale, []byte("x")), queue.ErrDown) })
 	b.proxy.setRefuse(false)
-	eventually(t, "up again", func() bool { return p.Publish(brief(t, 5*time.Second), sale, []byte("x")) == nil })
+	backingtest.Eventually(t, "up again", func() bool { return p.Publish(brief(t, 5*time.Second), sale, []byte("x")) == nil })
 }
 
 // Under an alarm the broker stops reading. Publish leaves with its ctx while the
@@ -356,14 +356,14 @@ func TestBlockedBroker(t *testing.T) {
 	wg.Wait()
 	noDeadline := make(chan error, 1)
 	b.proxy.blocked(true)
-	eventually(t, "blocked", p.Blocked)
+	backingtest.Eventually(t, "blocked", p.Blocked)
 	go func() { noDeadline <- p.Publish(context.Background(), sale, big) }()
 	if err := <-noDeadline; !errors.Is(err, queue.ErrBlocked) {
 		t.Errorf("under an alarm: %v", err)
 	}
 	b.proxy.blocked(false)
 	b.proxy.stick(false)
-	eventually(t, "works again", func() bool { return p.Publish(brief(t, 5*time.Second), sale, []byte("x")) == nil })
+	backingtest.Eventually(t, "works again", func() bool { return p.Publish(brief(t, 5*time.Second), sale, []byte("x")) == nil })
 	if p.Blocked() {
 		t.Error("still blocked")
 	}
@@ -392,7 +392,7 @@ func TestStopWhileTheSocketHangs(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
-	eventually(t, "connected", func() bool { return p.Publish(t.Context(), sale, []byte("x")) == nil })
+	backingtest.Eventually(t, "connected", func() bool { return p.Publish(t.Context(), sale, []byte("x")) == nil })
 	b.proxy.stick(true)
 	var wg sync.WaitGroup
 	for range 64 {

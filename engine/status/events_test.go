@@ -18,6 +18,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/backing/backingtest"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/engine/status"
 	"github.com/doorbuster/doorbuster/engine/ticket"
@@ -140,7 +141,7 @@ func TestStreamsAreBounded(t *testing.T) {
 		event, _ = last.next()
 	}
 	cy := b.reserve("cy")
-	eventually(t, "room was made", func() bool { return events(cy, "cy") == 200 })
+	backingtest.Eventually(t, "room was made", func() bool { return events(cy, "cy") == 200 })
 	if len(open) != status.MaxStreamsPerBuyer {
 		t.Errorf("%d streams", len(open))
 	}
@@ -175,7 +176,7 @@ func TestStreamOfABuyerWhoLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "every stream has ended", func() bool { return b.status.Streams() == 0 })
+	backingtest.Eventually(t, "every stream has ended", func() bool { return b.status.Streams() == 0 })
 	b.listen(o.Basket.Order, b.ticket("ann")).want("reserved")
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/backing/backingtest"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/engine/status"
 	"github.com/doorbuster/doorbuster/stock"
@@ -128,13 +129,13 @@ func TestMineSharesItsSearches(t *testing.T) {
 	for i := 1; i < buyers; i++ {
 		ask(i)
 	}
-	eventually(t, "all wait", func() bool { return b.status.Searching() == buyers+1 }) // and the pass that is under way
+	backingtest.Eventually(t, "all wait", func() bool { return b.status.Searching() == buyers+1 }) // and the pass that is under way
 	close(goOn)
 	wg.Wait()
 	if n := slot.searches.Load(); n != 2 {
 		t.Errorf("%d searches for %d buyers, want 2", n, buyers)
 	}
-	eventually(t, "nothing is left behind", func() bool { return b.status.Searching() == 0 })
+	backingtest.Eventually(t, "nothing is left behind", func() bool { return b.status.Searching() == 0 })
 }
 
 // An order of the epoch before stands in that epoch's keys until it is taken again.
@@ -313,15 +314,5 @@ func TestWaitingIsBounded(t *testing.T) {
 	back()
 	if _, ok := turn(); !ok {
 		t.Error("no turn though it was given back")
-	}
-}
-
-// eventually polls until ok, and fails the test after ten seconds.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 10 s: %s", what)
-		}
 	}
 }
