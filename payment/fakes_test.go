@@ -31,6 +31,8 @@ type row struct {
 	due     time.Time
 	again   bool
 	wished  bool
+	age     time.Duration
+	next    []time.Duration // of its deferrals
 }
 
 // house stands in for engine/orders and payment/ledger: the same refusals, no
@@ -43,6 +45,8 @@ type house struct {
 	rejected map[engine.OrderID]orders.Rejected
 	markers  []string
 	parked   []orders.Parked
+	patient  bool          // deferred orders are due when they were deferred to
+	lease    time.Duration // the longest that was asked for
 	charges  map[string]ledger.State
 	postings map[string]int64 // captures by key
 	tasks    map[int64]*ledger.Task
@@ -107,7 +111,7 @@ func (h *house) counts() map[engine.OrderState]int {
 func (h *house) payable(r *row) orders.Payable {
 	return orders.Payable{
 		Order: r.Order.Order, Sale: "drop", Buyer: r.Buyer, Amount: h.amount, Provider: "p",
-		Attempt: r.attempt, Again: r.again, CancelWished: r.wished,
+		Attempt: r.attempt, Again: r.again, CancelWished: r.wished, Age: r.age,
 	}
 }
 
@@ -125,6 +129,7 @@ func (h *house) ingest(ctx context.Context, as []orders.Arrival, lease time.Dura
 		return rep, err
 	}
 	defer done()
+	h.lease = max(h.lease, lease)
 	for _, a := range as {
 		if a.Order.Order == h.poison {
 			return rep, fmt.Errorf("%w: value out of range", orders.ErrNotWritable)
@@ -218,14 +223,17 @@ func (h *house) Settle(ctx context.Context, _ engine.SaleID, ps []orders.Payment
 	return out, nil
 }
 
-func (h *house) Defer(ctx context.Context, _ engine.SaleID, ids []engine.OrderID, _ time.Duration) error {
+func (h *house) Defer(ctx context.Context, _ engine.SaleID, ids []engine.OrderID, next time.Duration) error {
 	done, err := h.step(ctx, "defer")
 	if err != nil {
 		return err
 	}
 	defer done()
 	for _, id := range ids {
-		h.rows[id].due = time.Now() // a test does not wait
+		h.rows[id].next = append(h.rows[id].next, next)
+		if h.rows[id].due = time.Now(); h.patient { // else a test does not wait
+			h.rows[id].due = time.Now().Add(next)
+		}
 	}
 	return nil
 }

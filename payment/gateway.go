@@ -20,6 +20,8 @@ type gateway struct {
 	p     provider.Provider
 	batch provider.Batch // nil if it takes no batches
 
+	forgets bool // see provider.Forgetful
+
 	authorise, capture, void, lookup call
 }
 
@@ -37,6 +39,7 @@ func newGateway(name string, p provider.Provider, m *metrics) *gateway {
 		p: p, authorise: measured("authorise"), capture: measured("capture"), void: measured("void"), lookup: measured("lookup"),
 	}
 	g.batch, _ = p.(provider.Batch)
+	_, g.forgets = p.(provider.Forgetful)
 	return g
 }
 
@@ -160,6 +163,12 @@ func (g *gateway) askOne(ctx context.Context, t *attempt) (result orders.Payment
 			return resultOf(&c)
 		}
 		if !errors.Is(err, provider.ErrNotFound) {
+			return 0
+		}
+		if t.Age > keyLife {
+			if g.void.of(func() error { return g.p.Void(ctx, key) }) == nil {
+				return orders.Declined
+			}
 			return 0
 		}
 	}

@@ -230,7 +230,7 @@ func (in *ingester) once(sale engine.SaleID, arrivals []orders.Arrival) (rep ord
 	if err != nil || len(rep.Claimed) == 0 {
 		<-in.w.slots
 	} else {
-		in.w.toPay <- rep.Claimed // has room: as many as there are slots
+		in.w.toPay <- claimed{rep.Claimed, time.Now()} // has room: as many as there are slots
 	}
 	if err == nil {
 		in.w.m.ingested(&rep)

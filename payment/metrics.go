@@ -19,7 +19,7 @@ type metrics struct {
 	retaken, retakeRefused, rejected, dead, acked   prometheus.Counter
 	parked                                          prometheus.Counter
 	paid                                            [orders.Voided + 1]prometheus.Counter
-	unknown, repeated, lost, contradicted           prometheus.Counter
+	unknown, repeated, lost, contradicted, overdue  prometheus.Counter
 	captured, refused, voided, putOff, expired      prometheus.Counter
 	inHand, lag, owedCaptures, owedVoids, parkedNow prometheus.Gauge
 	held                                            prometheus.Counter
@@ -83,6 +83,7 @@ func (m *metrics) registerOrders(reg prometheus.Registerer) error {
 		{&m.paid[orders.Declined], "pay", "declined"},
 		{&m.paid[orders.Voided], "pay", "voided"},
 		{&m.unknown, "pay", "unknown"},
+		{&m.overdue, "pay", "overdue"},
 		{&m.repeated, "pay", "repeated"},
 		{&m.lost, "pay", "lost"},
 		{&m.contradicted, "pay", "contradicted"},

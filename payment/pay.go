@@ -16,12 +16,37 @@ import (
 )
 
 // When an attempt of unknown outcome is looked up: soon the first time, for most
-// time-outs are over then, and later with more patience.
+// time-outs are over then, and later with more patience. It is asked for as long as it
+// is unknown, and never guessed.
 const (
 	firstLook = 300 * time.Millisecond
 	nextLook  = 2 * time.Second
-	strayLook = time.Minute // of an order nobody here can pay
+	maxLook   = 5 * time.Minute // between two looks, at most
+	lookShare = 4               // a look is no sooner than this part of the order's age
+	strayLook = time.Minute     // of an order nobody here can pay
+
+	// overdueAfter is the age from which on an order of unknown outcome is an
+	// operator's business: it is logged, and each look is counted.
+	overdueAfter = 10 * time.Minute
+	overdueTold  = 10_000 // orders remembered, so as to be logged once
+
+	// keyLife is how long an authorise is repeated under its key. Providers forget
+	// idempotency keys after 24 hours or more (Stripe: "at least 24 hours", November
+	// 2026): a repeat after that would be another charge. An attempt that the provider
+	// does not know by then is voided, which closes its key for good, and so it ends as
+	// declined by the provider's own word.
+	keyLife = 20 * time.Hour
 )
+
+// lookAfter says when an attempt that stays unknown is looked up next: it doubles with
+// the order's age, at most maxLook.
+func lookAfter(age time.Duration) time.Duration {
+	next := nextLook
+	for next < age/lookShare && next < maxLook {
+		next *= 2
+	}
+	return min(next, maxLook)
+}
 
 // claimLimit is how many orders one poll takes.
 const claimLimit = 4 * engine.MaxGroup
@@ -54,7 +79,7 @@ func (w *Worker) payLoop(ctx, work context.Context) {
 			if !open {
 				return
 			}
-			_ = w.pay(work, batch) // given up: its lease ends, and a poll takes it
+			w.payInHand(work, batch)
 			<-w.slots
 		case <-w.wakePay:
 			w.payDue(ctx, work, p)
@@ -106,14 +131,20 @@ func (w *Worker) pay(ctx context.Context, batch []orders.Payable) error {
 		w.log.Error("no such provider", "provider", batch[0].Provider, "sale", batch[0].Sale, "orders", len(batch))
 		return w.later(ctx, batch[0].Sale, ids(batch), strayLook)
 	}
+	if g.forgets {
+		w.warnForgetful(&batch[0])
+	}
 	tries := make([]attempt, len(batch))
 	for i := range batch {
 		tries[i].Payable = batch[i]
 	}
 	var errs []error
 	unknown := 0
+	lease := w.holdLease(ctx, batch)
+	defer lease.stop()
 	g.ask(ctx, tries, func(ended []attempt) {
 		n, err := w.conclude(ctx, ended)
+		lease.release(ended)
 		unknown += n
 		errs = append(errs, err)
 	})
@@ -123,6 +154,14 @@ func (w *Worker) pay(ctx context.Context, batch []orders.Payable) error {
 	return errors.Join(errs...)
 }
 
+// warnForgetful says, once a sale, that its money is not real.
+func (w *Worker) warnForgetful(p *orders.Payable) {
+	if _, known := w.forgetful.LoadOrStore(p.Sale, true); !known {
+		w.log.Warn("this sale is paid by a provider that moves no money and forgets its book when the process ends: for benches and demos only",
+			"sale", p.Sale, "provider", p.Provider)
+	}
+}
+
 // errSilent makes a payer slow down while a provider answers nothing.
 var errSilent = errors.New("the provider gives no answer")
 
@@ -130,23 +169,46 @@ var errSilent = errors.New("the provider gives no answer")
 func (w *Worker) conclude(ctx context.Context, tries []attempt) (unknown int, err error) {
 	sale := tries[0].Sale
 	var known []attempt
-	var soon, again []engine.OrderID
+	next := map[time.Duration][]engine.OrderID{}
 	for _, t := range tries {
 		switch {
 		case t.result != 0:
 			known = append(known, t)
+			continue
 		case t.Again:
-			again = append(again, t.Order)
+			next[lookAfter(t.Age)] = append(next[lookAfter(t.Age)], t.Order)
 		default:
-			soon = append(soon, t.Order)
+			next[firstLook] = append(next[firstLook], t.Order)
+		}
+		unknown++
+		if t.Age >= overdueAfter {
+			w.overdue(&t)
 		}
 	}
-	unknown = len(soon) + len(again)
 	w.m.unknown.Add(float64(unknown))
 	if len(known) > 0 {
 		err = w.settle(ctx, known)
 	}
-	return unknown, errors.Join(err, w.later(ctx, sale, soon, jitter(2*firstLook)), w.later(ctx, sale, again, jitter(2*nextLook)))
+	for after, ids := range next {
+		err = errors.Join(err, w.later(ctx, sale, ids, min(jitter(2*after), maxLook)))
+	}
+	return unknown, err
+}
+
+// overdue tells an operator of an order whose payment is unknown for long.
+func (w *Worker) overdue(t *attempt) {
+	w.m.overdue.Inc()
+	w.told.Lock()
+	defer w.told.Unlock()
+	if w.told.orders[t.Order] {
+		return
+	}
+	if len(w.told.orders) >= overdueTold {
+		clear(w.told.orders)
+	}
+	w.told.orders[t.Order] = true
+	w.log.Error("the provider does not say how a payment ended: ask them", "sale", t.Sale, "order", t.Order,
+		"key", provider.Key(t.Order, t.Attempt), "provider", t.Provider, "age", t.Age.Round(time.Second))
 }
 
 // later makes orders due again. If it fails, their lease makes them due.

@@ -113,7 +113,7 @@ const (
 	// that is worked on.
 	prefetchFactor = 3
 
-	payLease     = 30 * time.Second       // within which a claimed batch should be settled
+	payLease     = 10 * time.Second       // of a claimed batch; whoever works on it holds it for longer
 	captureLease = 20 * time.Second       // within which a confirmed batch should be captured
 	pollEvery    = 250 * time.Millisecond // of rows that came due
 	expireEvery  = 500 * time.Millisecond
@@ -129,10 +129,15 @@ type Worker struct {
 	m         *metrics
 	gateways  map[string]*gateway
 	slots     chan struct{} // a batch in toPay, or being paid, that ingest claimed
-	toPay     chan []orders.Payable
+	toPay     chan claimed
 	toCapture chan ledger.Task
 	wakePay   chan struct{} // rows came due that were not handed over
-	giveWay   *giveWay      // nil: it does not
+	forgetful sync.Map      // sales that were warned of: engine.SaleID → true
+	told      struct {
+		sync.Mutex
+		orders map[engine.OrderID]bool // overdue ones
+	}
+	giveWay *giveWay // nil: it does not
 }
 
 // New checks the configuration. It starts nothing.
@@ -168,9 +173,10 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w := &Worker{
 		cfg: cfg, log: cfg.Logger,
-		slots: make(chan struct{}, batchesInHand), toPay: make(chan []orders.Payable, batchesInHand),
+		slots: make(chan struct{}, batchesInHand), toPay: make(chan claimed, batchesInHand),
 		toCapture: make(chan ledger.Task, tasksInHand), wakePay: make(chan struct{}, 1),
 	}
+	w.told.orders = make(map[engine.OrderID]bool)
 	if w.cfg.Source == nil {
 		w.cfg.Source = w.rabbit
 	}

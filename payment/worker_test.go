@@ -2,12 +2,14 @@ package payment_test
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/doorbuster/doorbuster/engine"
@@ -56,6 +58,8 @@ type bench struct {
 	p       provider.Provider
 	instant *provider.Instant
 	stop    func()
+	log     *slog.Logger
+	reg     *prometheus.Registry
 	payers  int
 }
 
@@ -68,9 +72,10 @@ func newBench(t *testing.T) *bench {
 
 func (b *bench) start(t *testing.T) {
 	t.Helper()
+	b.reg = prometheus.NewRegistry()
 	w, err := payment.New(payment.Config{
 		Orders: b.h, Stock: b.s, Ledger: b.h, Providers: map[string]provider.Provider{"p": b.p},
-		Source: b.q.source, Payers: b.payers, DrainFor: 2 * time.Second,
+		Source: b.q.source, Payers: b.payers, DrainFor: 2 * time.Second, Logger: b.log, Registerer: b.reg,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 
 	"github.com/doorbuster/doorbuster/engine/door"
+	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/engine/queue"
 	"github.com/doorbuster/doorbuster/engine/recovery"
 	"github.com/doorbuster/doorbuster/engine/relay"
@@ -93,6 +94,9 @@ func (p *program) wireWorker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.warnInstant(ctx, store); err != nil {
+		return err
+	}
 	providers := map[string]provider.Provider{instantProvider: provider.NewInstant()}
 	if p.cmd.Sandbox != "" {
 		providers[sandboxProvider] = provider.NewHTTP(p.cmd.Sandbox)
@@ -111,6 +115,26 @@ func (p *program) wireWorker(ctx context.Context) error {
 		return err
 	}
 	p.add(roleWorker, w.Run)
+	return nil
+}
+
+// warnInstant names the sales in use whose provider will have forgotten, by this very
+// start, what it was paid before.
+func (p *program) warnInstant(ctx context.Context, store *orders.Store) error {
+	sales, err := store.Sales(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range sales {
+		sale, _, err := store.Sale(ctx, id)
+		if err != nil {
+			return err
+		}
+		if sale.Provider == instantProvider {
+			p.log.Warn("the instant provider moves no money and its book ended with the last process: charges of this sale from before are unknown to it",
+				"sale", sale.ID)
+		}
+	}
 	return nil
 }
 

@@ -74,7 +74,8 @@ func (s *Store) claimOnce(ctx context.Context, opt ClaimOptions) (out []Payable,
 // mostly none, as their payer ended them long before the lease. It locks
 // nothing, for a lock is a write.
 func (in *saleInfo) due(ctx context.Context, tx pgx.Tx, ids []string) ([]Payable, error) {
-	rows, err := tx.Query(ctx, `SELECT o.id, o.buyer, o.total, o.attempt, o.wished, o.state FROM unnest($1::text[]) AS u(id)
+	rows, err := tx.Query(ctx, `SELECT o.id, o.buyer, o.total, o.attempt, o.wished, o.state,
+		(1000 * extract(epoch FROM now() - o.ingested_at))::bigint FROM unnest($1::text[]) AS u(id)
 		JOIN orders o ON o.id = u.id WHERE o.due_at <= now() AND o.sale_no + 0 = $2`, ids, in.no)
 	if err != nil {
 		return nil, err
@@ -86,11 +87,12 @@ func (in *saleInfo) due(ctx context.Context, tx pgx.Tx, ids []string) ([]Payable
 		var attempt int
 		var wished bool
 		var state engine.OrderState
-		if err := r.Scan(&id, &buyer, &total, &attempt, &wished, &state); err != nil {
+		var ageMS int64
+		if err := r.Scan(&id, &buyer, &total, &attempt, &wished, &state, &ageMS); err != nil {
 			return Payable{}, err
 		}
 		p := in.payable(id, buyer, total, attempt)
-		p.Again, p.CancelWished = state == engine.Paying, wished
+		p.Again, p.CancelWished, p.Age = state == engine.Paying, wished, time.Duration(ageMS)*time.Millisecond
 		return p, nil
 	})
 }

@@ -22,8 +22,9 @@ type Payable struct {
 	Amount       engine.Money
 	Provider     string
 	Attempt      int
-	Again        bool // an attempt of this number may exist at the provider: look up first
-	CancelWished bool // the buyer asked to cancel while it was paying: void if you can
+	Again        bool          // an attempt of this number may exist at the provider: look up first
+	Age          time.Duration // since its ingest, by PostgreSQL's clock; 0 if it was claimed there
+	CancelWished bool          // the buyer asked to cancel while it was paying: void if you can
 }
 
 // PaymentResult is how an attempt ended.

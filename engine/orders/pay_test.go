@@ -375,3 +375,16 @@ func TestReturn(t *testing.T) {
 	}
 	b.laws()
 }
+
+// A payer is told how old an order is, so as to know for how long its end is unknown.
+func TestClaimTellsTheAge(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	o := b.reserved(b.order("ann", 1))
+	_, err := b.pool.Exec(t.Context(), `UPDATE orders SET ingested_at = now() - interval '26 hours 90 seconds' WHERE id = $1`, o.Order)
+	b.ok(err)
+	got := b.claim()
+	if want := 26*time.Hour + 90*time.Second; len(got) != 1 || got[0].Age < want || got[0].Age > want+time.Minute {
+		t.Errorf("claimed %+v, want the age %v", got, want)
+	}
+}

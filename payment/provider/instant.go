@@ -234,3 +234,8 @@ func (s *instantShard) page(dst []Charge) []Charge {
 	}
 	return dst
 }
+
+// Forgets says that the book is in memory.
+func (p *Instant) Forgets() {}
+
+var _ Forgetful = (*Instant)(nil)

@@ -107,6 +107,14 @@ type Capture struct {
 	Amount engine.Money
 }
 
+// Forgetful is a provider whose book is gone when its process ends. After a restart it
+// does not know what it authorised and captured: it authorises again under the same
+// key, and an audit finds confirmed orders without a charge. No money moves, so nobody
+// is charged twice; for real sales it is not fit.
+type Forgetful interface {
+	Forgets()
+}
+
 // Auditor is a provider whose book can be read. The audit compares it with the
 // orders.
 type Auditor interface {
