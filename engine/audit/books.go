@@ -28,6 +28,7 @@ type books struct {
 	own                                 ownBooks
 	blindUntil                          int64                    // Unix milliseconds: before, Redis may have held units of which no row here tells
 	restocks                            map[engine.SKU][]stocked // when Redis had them
+	pruned                              bool                     // release rows of a settled sale's orders are gone: a week has passed
 	redefinedAt                         int64                    // Unix milliseconds, 0 never
 	baskets                             map[string]*basket
 	first, lastEnd, lastConfirm, maxSeq int64 // Unix milliseconds; highest seq of the present epoch
@@ -100,9 +101,9 @@ func (b *books) readSale(ctx context.Context, tx pgx.Tx, id engine.SaleID) error
 	s := &b.sale
 	s.ID = id
 	err := tx.QueryRow(ctx, `SELECT no, state, epoch, frozen, version, payment, provider, currency, opens, closes,
-		limit_buyer, limit_identity, clock_timestamp() FROM sales WHERE id = $1`, id).
+		limit_buyer, limit_identity, pruned, clock_timestamp() FROM sales WHERE id = $1`, id).
 		Scan(&b.no, &s.State, &s.Epoch, &b.frozen, &s.Version, &s.Payment, &s.Provider, &s.Currency, &s.Opens, &s.Closes,
-			&s.LimitPerBuyer, &s.LimitPerIdentity, &b.now)
+			&s.LimitPerBuyer, &s.LimitPerIdentity, &b.pruned, &b.now)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return errNoSale
 	}
