@@ -14,7 +14,7 @@ const (
 	SaleOpen      SaleState = "open"      // as scheduled, after its opening was seen
 	SalePaused    SaleState = "paused"    // loaded, refuses every new order
 	SaleClosed    SaleState = "closed"    // no new orders; live ones go on
-	SaleSettled   SaleState = "settled"   // closed and at rest
+	SaleSettled   SaleState = "settled"   // closed and at rest; closed again if something comes after all
 )
 
 // NextSaleStates is the table of legal moves of a sale.

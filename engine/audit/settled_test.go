@@ -6,7 +6,6 @@ import (
 
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/audit"
-	"github.com/doorbuster/doorbuster/engine/orders"
 )
 
 // The laws hold for a settled sale, and also when its release rows have been

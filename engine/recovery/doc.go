@@ -2,12 +2,19 @@
 // of a sale (a new sale's too), notices when they are lost, makes them again as a
 // new epoch, and carries to them what PostgreSQL decided.
 //
-// Every process of this role runs [Recovery]; for each sale in use one of them
-// leads, by a session advisory lock. The lock only saves work. What protects the
-// sale is that every step compares: the epoch is frozen, cut and unfrozen by
-// compare-and-set, keys carry their epoch in their names, scripts their
-// incarnation, and rows are marked only in the epoch they were applied to. So a
-// leader may pause or die at any point, and the next one starts again.
+// Every process of this role runs [Recovery]; each sale in use is led by one of
+// them. A lead runs out 2 s after the process' last round, by PostgreSQL's clock,
+// and has a number that rises when it changes hands: every transaction of a leader
+// compares it and is refused when another leads (orders.ErrDeposed). In Redis the
+// epoch does the same: it is frozen, cut and unfrozen by compare-and-set, keys carry
+// it in their names, scripts their incarnation, and rows are marked only in the
+// epoch they were applied to. So a leader may pause or die at any point, and the
+// next one starts again.
+//
+// A round (recovery.go) renews every lead, takes free ones and reads the fences, in
+// three statements whatever the number of sales. It waits for no sale: each has
+// goroutines of its own, and of its rebuild only the heavy part waits for others
+// (turns.go: open sales first, then paused ones, those that are over last).
 //
 // The leader of a sale runs (one file each)
 //
@@ -22,6 +29,8 @@
 //	lag.go        tells the doors how far the ingest is behind
 //	clock.go      compares the clocks of Redis and PostgreSQL
 //	follow.go     repeats a change of state or definition that stopped half-way
+//	calendar.go   writes down that the window opened or closed the sale
+//	settle.go     settles a sale that is closed and at rest: nobody leads it then
 //
 // `load` of a new sale is the rebuild of a sale without orders: epoch 0 to 1.
 //
