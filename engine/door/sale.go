@@ -13,6 +13,7 @@ const (
 	maxCold     = 64                           // sales being read for the first time at once
 	idleAfter   = int64(15 * time.Second)      // without a request, a sale is no longer in use
 	missingFor  = int64(time.Second)           // a sale that is not there is not looked for again
+	missingPace = int64(watchPace)             // but so often for who has a ticket for it
 	firstRead   = time.Second                  // a request waits so long for the first read of its sale
 	firstLease  = 1500 * time.Millisecond      // and so long for the first lease: two heartbeats and some
 	usedEvery   = int64(50 * time.Millisecond) // the times of use are that coarse
@@ -99,6 +100,10 @@ func (t *table) drop(s *sale, cond func() bool) bool {
 // ask Redis as often as he likes.
 func (d *Door) use(id []byte, now int64, known bool) (*sale, *view, answer) {
 	s := d.sales.get(id)
+	if s != nil && known && s.lostFor(now) > missingPace {
+		d.sales.drop(s, func() bool { return true }) // it may be there by now: read it anew
+		s = nil
+	}
 	if s == nil {
 		var a answer
 		if !known && !d.lookers.take(now) {
@@ -124,6 +129,14 @@ func (d *Door) use(id []byte, now int64, known bool) (*sale, *view, answer) {
 		return nil, nil, noSale
 	}
 	return s, v, unanswered
+}
+
+// lostFor is how long ago the slot knew no such sale; 0 if it does.
+func (s *sale) lostFor(now int64) int64 {
+	if v := s.view.Load(); v != nil && v.missing {
+		return now - v.got
+	}
+	return 0
 }
 
 // begin puts the sale into use.
