@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	defaultGateMin    = 32
+	defaultGateMin    = 512
 	defaultGateMax    = 16384
 	defaultGateTarget = 25 * time.Millisecond
 

@@ -107,7 +107,9 @@ func TestGateClosesBeforeAnyDecrement(t *testing.T) {
 func TestGateAdapts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()
-		b := setup(t, units(1<<20), func(c *door.Config, s *engine.Sale) { c.Registerer, c.GateMax, s.LimitPerBuyer = reg, 256, 0 })
+		b := setup(t, units(1<<20), func(c *door.Config, s *engine.Sale) {
+			c.Registerer, c.GateMin, c.GateMax, s.LimitPerBuyer = reg, 32, 256, 0
+		})
 		pace := func(d time.Duration) {
 			b.stock.hook(&b.stock.reserve, func(int) error { time.Sleep(d); return nil })
 		}

@@ -52,6 +52,7 @@ func (b *bench) round(ctx context.Context, d *doors) error {
 		{"b and f", b.acceptedAndConfirmed},
 		{"g", b.barePipeline},
 		{"c", b.acceptedSingly},
+		{"b, greedy worker", b.acceptedGreedily},
 		{"d", b.soldOut},
 	} {
 		if err := one.do(ctx, d); err != nil {
@@ -114,10 +115,17 @@ func (b *bench) acceptedAlone(ctx context.Context, d *doors) error {
 	return err
 }
 
+// startWorker starts a worker that gives way to the door on this machine, if none runs.
 func (b *bench) startWorker(ctx context.Context, d *doors) (err error) {
 	if d.worker == nil {
-		d.worker, err = b.serve(ctx, "worker", "worker")
+		d.worker, err = b.serve(ctx, "worker", "worker", "--give-way")
 	}
+	return err
+}
+
+func (b *bench) stopWorker(d *doors) error {
+	err := d.worker.stop()
+	d.worker = nil
 	return err
 }
 
@@ -167,9 +175,30 @@ func (b *bench) acceptedSingly(ctx context.Context, d *doors) error {
 	if _, err := b.waitRest(ctx, sale, res.Outcomes.Count(loadtest.Accepted)); err != nil {
 		return err
 	}
-	err = d.worker.stop() // the next round begins without it
-	d.worker = nil
-	return err
+	return b.stopWorker(d)
+}
+
+// acceptedGreedily is (b) with a worker that takes all it can get meanwhile. It
+// leaves no worker: the next round begins without one.
+func (b *bench) acceptedGreedily(ctx context.Context, d *doors) (err error) {
+	if d.worker, err = b.serve(ctx, "worker", "worker"); err != nil {
+		return err
+	}
+	sale, tickets, err := b.freshSale(ctx, d.door.urls[0], "instant")
+	if err != nil {
+		return err
+	}
+	res, err := b.press(ctx, d.door.urls[0], sale, tickets)
+	if err != nil {
+		return err
+	}
+	if err := b.note("(b) greedy", res.Rate(loadtest.Accepted), &res); err != nil {
+		return err
+	}
+	if _, err := b.waitRest(ctx, sale, res.Outcomes.Count(loadtest.Accepted)); err != nil {
+		return err
+	}
+	return b.stopWorker(d)
 }
 
 // soldOut is (d): everybody hears that nothing is left.

@@ -29,8 +29,9 @@ type figure struct {
 func (b *bench) figures() []figure {
 	rows := []figure{
 		{key: "(a)", name: "(a)", what: "fixed reply of a bare fasthttp server to the same requests", unit: "/s"},
-		{key: "(b)", name: "(b)", what: "accepted orders, standard mode, every role at work (door, worker, recovery, relay, status)", unit: "/s"},
+		{key: "(b)", name: "(b)", what: "accepted orders, standard mode, every role at work (door, worker, recovery, relay, status), the worker started with --give-way", unit: "/s"},
 		{key: "(b) door alone", name: "(b) door alone", what: "as (b), but the worker is stopped while the storm lasts", unit: "/s"},
+		{key: "(b) greedy", name: "(b) greedy", what: "as (b), but the worker does not give way", unit: "/s"},
 		{key: "(c)", name: "(c)", what: "as (b), one script call and one message per request", unit: "/s"},
 		{key: "(d)", name: "(d)", what: "sold-out replies", unit: "/s"},
 	}
@@ -81,6 +82,7 @@ func ratios() []figure {
 	return []figure{
 		{name: "(b)/(a)", what: "accepted against a fixed reply", over: "(b)", under: "(a)", target: 0.40, aim: 0.60},
 		{name: "(b) door alone/(a)", what: "the same without the worker", over: "(b) door alone", under: "(a)"},
+		{name: "(b) greedy/(a)", what: "the same with a worker that does not give way", over: "(b) greedy", under: "(a)"},
 		{name: "(b)/(c)", what: "groups against single calls", over: "(b)", under: "(c)", target: 2},
 		{name: "(d)/(a)", what: "refused against a fixed reply", over: "(d)", under: "(a)", target: 0.85, aim: 0.95},
 		{name: "grouped/single in (e)", what: "groups of 256 against 1, everysec", over: "(e) everysec 256", under: "(e) everysec 1", target: 5},

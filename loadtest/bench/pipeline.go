@@ -269,7 +269,7 @@ func (p *bare) ingest(ctx context.Context, o *bareOrders) error {
 func (p *bare) pay(ctx context.Context, o *bareOrders) error {
 	o.moves = o.moves[:0]
 	err := p.inTx(ctx, func(b *pgx.Batch) {
-		b.Queue(`UPDATE `+bareSchema+`.orders o SET state = 3, finished_at = now(), due_at = NULL FROM unnest($1::text[]) AS u(id) WHERE o.id = u.id`, o.ids)
+		b.Queue(`UPDATE `+bareSchema+`.orders o SET state = 3, finished_at = now(), due_at = NULL WHERE o.id = ANY($1)`, o.ids)
 		for ids := range o.groups() {
 			b.Queue(`INSERT INTO `+bareSchema+`.moves (sale_no, op, n, orders) VALUES ($1, 0, $2, $3) RETURNING id`, bareSaleNo, len(ids), ids).
 				QueryRow(func(row pgx.Row) error {
@@ -295,7 +295,7 @@ func (p *bare) capture(ctx context.Context, o *bareOrders) error {
 	return p.inTx(ctx, func(b *pgx.Batch) {
 		b.Queue(`DELETE FROM `+bareSchema+`.tasks WHERE id = $1`, o.task)
 		b.Queue(`WITH taken AS (UPDATE `+bareSchema+`.charges c SET state = 2, captured = c.amount, captured_at = now()
-				FROM unnest($1::text[]) AS u(id) WHERE c.order_id = u.id AND c.attempt = 1 RETURNING c.no, c.amount)
+				WHERE c.order_id = ANY($1) AND c.attempt = 1 RETURNING c.no, c.amount)
 			INSERT INTO `+bareSchema+`.postings (charge, book, kind, account, amount)
 			SELECT t.no, 1, 1, a.account, a.sign * t.amount FROM taken t, (VALUES (1::smallint, 1), (2::smallint, -1)) AS a(account, sign)`, o.ids)
 		b.Queue(`UPDATE `+bareSchema+`.moves SET done = true WHERE id = ANY($1)`, o.moves)
