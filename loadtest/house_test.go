@@ -3,6 +3,7 @@ package loadtest_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -213,6 +214,26 @@ func (h *house) create(t *testing.T, units int64, opens time.Time) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// open tells whether the door sells.
+func (h *house) open(ctx context.Context, t *testing.T) bool {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url+"/v1/sales/"+string(h.sale), http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Close = true
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	var page struct {
+		State string `json:"state"`
+	}
+	err = json.NewDecoder(res.Body).Decode(&page)
+	return err == nil && res.StatusCode == http.StatusOK && page.State == "open"
 }
 
 // tickets mints n of them.
