@@ -296,6 +296,9 @@ func (e *modelEpoch) fields() map[string]string {
 		fieldCloses: decimal(w.Closes), fieldLimit: decimal(w.LimitBuyer), fieldIdentity: decimal(w.LimitIdentity),
 		fieldKey: decimal(w.KeyNumber), fieldSeq: decimal(w.Seq), fieldHeartbeat: decimal(w.Heartbeat), fieldLag: decimal(w.Lag),
 	}
+	if w.Retired {
+		f[fieldRetired] = "1"
+	}
 	if w.Frozen {
 		f[fieldState] = stateFrozen
 	}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
 )
@@ -309,6 +310,16 @@ func (m *Model) Freeze(_ context.Context, sale engine.SaleID, epoch int64) error
 	defer m.mu.Unlock()
 	if e := m.at(sale, epoch); e != nil {
 		e.watch.Frozen, e.watch.State = true, ""
+	}
+	return nil
+}
+
+// Retire is Store.Retire. What runs out does not run out here.
+func (m *Model) Retire(_ context.Context, sale engine.SaleID, epoch int64, _ time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.at(sale, epoch); e != nil {
+		e.watch.Retired = true
 	}
 	return nil
 }

@@ -282,3 +282,20 @@ func TestViews(t *testing.T) {
 		t.Errorf("unknown order: %v", err)
 	}
 }
+
+// Who decided by a state that somebody has changed since is refused.
+func TestAdvanceSale(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.ok(b.SetSaleState(t.Context(), b.sale.ID, engine.SalePaused, note))
+	if err := b.AdvanceSale(t.Context(), b.sale.ID, engine.SaleScheduled, engine.SaleOpen, note); !errors.Is(err, orders.ErrState) {
+		t.Errorf("scheduled to open, and it is paused: %v, want ErrState", err)
+	}
+	if err := b.AdvanceSale(t.Context(), b.sale.ID, engine.SalePaused, engine.SaleScheduled, note); !errors.Is(err, orders.ErrState) {
+		t.Errorf("paused to scheduled: %v, want ErrState", err)
+	}
+	b.ok(b.AdvanceSale(t.Context(), b.sale.ID, engine.SalePaused, engine.SaleClosed, note))
+	if got := b.stateOf(b.sale.ID); got != engine.SaleClosed {
+		t.Errorf("it is %s", got)
+	}
+}

@@ -180,26 +180,53 @@ func (s *Store) Sales(ctx context.Context) ([]engine.SaleID, error) {
 // Setting the state it has changes nothing and is no error. ErrNoSale, ErrState.
 func (s *Store) SetSaleState(ctx context.Context, sale engine.SaleID, to engine.SaleState, note Note) error {
 	return s.inSale(ctx, "set state of", sale, func(tx pgx.Tx, in saleInfo) error {
-		var from engine.SaleState
-		if err := tx.QueryRow(ctx, `SELECT state FROM sales WHERE no = $1 FOR UPDATE`, in.no).Scan(&from); err != nil {
+		from, err := lockState(ctx, tx, in.no)
+		if err != nil || from == to {
 			return err
 		}
-		if from == to {
-			return nil
-		}
-		if !from.CanBecome(to) {
-			return fmt.Errorf("%s to %s: %w", from, to, ErrState)
-		}
-		if _, err := tx.Exec(ctx, `UPDATE sales SET state = $2, state_at = now() WHERE no = $1`, in.no, to); err != nil {
-			return err
-		}
-		if to == engine.SaleSettled {
-			if err := endLead(ctx, tx, in.no); err != nil {
-				return err
-			}
-		}
-		return writeTrail(ctx, tx, in.no, trailLine{what: "state " + string(to)}, note)
+		return setState(ctx, tx, in.no, change{from, to, note})
 	})
+}
+
+// AdvanceSale is SetSaleState for who decided by the state from: ErrState if
+// somebody has changed it since.
+func (s *Store) AdvanceSale(ctx context.Context, sale engine.SaleID, from, to engine.SaleState, note Note) error {
+	return s.inSale(ctx, "advance", sale, func(tx pgx.Tx, in saleInfo) error {
+		present, err := lockState(ctx, tx, in.no)
+		if err != nil {
+			return err
+		}
+		if present != from {
+			return fmt.Errorf("it is %s, not %s: %w", present, from, ErrState)
+		}
+		return setState(ctx, tx, in.no, change{from, to, note})
+	})
+}
+
+func lockState(ctx context.Context, tx pgx.Tx, no int32) (state engine.SaleState, err error) {
+	err = tx.QueryRow(ctx, `SELECT state FROM sales WHERE no = $1 FOR UPDATE`, no).Scan(&state)
+	return state, err
+}
+
+// change is one of a sale's state.
+type change struct {
+	from, to engine.SaleState
+	note     Note
+}
+
+func setState(ctx context.Context, tx pgx.Tx, no int32, c change) error {
+	if !c.from.CanBecome(c.to) {
+		return fmt.Errorf("%s to %s: %w", c.from, c.to, ErrState)
+	}
+	if _, err := tx.Exec(ctx, `UPDATE sales SET state = $2, state_at = now() WHERE no = $1`, no, c.to); err != nil {
+		return err
+	}
+	if c.to == engine.SaleSettled {
+		if err := endLead(ctx, tx, no); err != nil {
+			return err
+		}
+	}
+	return writeTrail(ctx, tx, no, trailLine{what: "state " + string(c.to)}, c.note)
 }
 
 // Redefine changes names, prices, limits, window, hold and replay times to those

@@ -32,6 +32,7 @@ func stateByTime(def *engine.Sale, nowMS int64) engine.SaleState {
 }
 
 // runOnce returns whether it changed the sale's state. Closing goes to Redis first.
+// It compares and sets: an operator may have paused the sale since it was read.
 func (c *calendar) runOnce(ctx context.Context, v *view) (bool, error) {
 	to := stateByTime(&v.def, v.watch.Now)
 	if to == v.def.State {
@@ -42,7 +43,7 @@ func (c *calendar) runOnce(ctx context.Context, v *view) (bool, error) {
 			return false, fmt.Errorf("close by the clock: %w", err)
 		}
 	}
-	err := c.k.orders.SetSaleState(ctx, c.k.sale, to, orders.Note{Who: "recovery", Why: "its time has come"})
+	err := c.k.orders.AdvanceSale(ctx, c.k.sale, v.def.State, to, orders.Note{Who: "recovery", Why: "its time has come"})
 	if errors.Is(err, orders.ErrState) { // an operator was faster: the next probe sees it
 		return false, nil
 	}

@@ -72,6 +72,14 @@ func TestLifeOfASale(t *testing.T) {
 		}
 	}
 
+	key := "s:{" + string(w.sale) + "}:1:"
+	if left := w.rdb.PTTL(t.Context(), key+"o").Val(); left < 7*24*time.Hour {
+		t.Errorf("records of a settled sale go in %v", left)
+	}
+	if left := w.rdb.PTTL(t.Context(), key+"st").Val(); left >= 0 {
+		t.Errorf("the state of a settled sale goes in %v", left)
+	}
+
 	back, err := w.orders.Return(t.Context(), b[0].Order, note)
 	w.ok(err)
 	if !back {
