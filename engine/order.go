@@ -28,6 +28,10 @@ type Basket struct {
 	Body       uint64     // hash of lines, total and currency: see BodyHash
 	Max        int64      // units the ticket allows its buyer in this sale; 0 is no bound
 	ReplayOnly bool       // the ticket has expired: a stored outcome is answered, nothing new is taken
+
+	// MaxIdentity bounds the units of each identity, as Max those of the buyer. Set
+	// for orders that are taken again.
+	MaxIdentity int64
 }
 
 // Order is an accepted basket, as it travels from the stock to PostgreSQL.

@@ -142,7 +142,7 @@ func (in *ingester) takeAgain(sale engine.SaleID, group []engine.Order) ([]order
 	baskets := make([]engine.Basket, len(group))
 	for i := range group {
 		baskets[i] = group[i].Basket
-		baskets[i].Max = group[i].LimitBuyer // in force at its accept
+		baskets[i].Max, baskets[i].MaxIdentity = group[i].LimitBuyer, group[i].LimitIdentity // in force at its accept
 	}
 	if err := in.w.cfg.Stock.Retake(ctx, sale, watch.Grip, baskets, &in.decision); err != nil {
 		return nil, 0, fmt.Errorf("take again in sale %s: %w", sale, err)

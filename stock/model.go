@@ -134,7 +134,7 @@ func (m *Model) reserve(q *question, d *Decision) error {
 			d.Verdicts = append(d.Verdicts, e.replay(r, b, first))
 			continue
 		}
-		v := e.judge(b, d.At, q.mode == modeRetake)
+		v := e.judge(b, d.At, q)
 		if v.Outcome == engine.Accepted {
 			v.Hold = engine.Hold{Epoch: q.grip.Epoch, Seq: e.watch.Seq + 1}
 			made = append(made, e.take(b, v, first, d.At))
@@ -162,8 +162,8 @@ func (e *modelEpoch) replay(r engine.Record, b *engine.Basket, first int64) Verd
 }
 
 // judge decides about a basket that is new. It changes nothing.
-func (e *modelEpoch) judge(b *engine.Basket, now int64, retake bool) Verdict {
-	w := &e.watch
+func (e *modelEpoch) judge(b *engine.Basket, now int64, q *question) Verdict {
+	w, retake := &e.watch, q.mode == modeRetake
 	if b.ReplayOnly {
 		return Verdict{Outcome: engine.NoReplay}
 	}
@@ -189,13 +189,14 @@ func (e *modelEpoch) judge(b *engine.Basket, now int64, retake bool) Verdict {
 	if !retake && total != b.Total {
 		return Verdict{Outcome: engine.PriceChanged}
 	}
-	limit, n := lower(w.LimitBuyer, b.Max), engine.Units(b.Lines)
+	limit, identity := q.limits(b, w.LimitBuyer, w.LimitIdentity)
+	n := engine.Units(b.Lines)
 	if c := e.buyers[b.Buyer]; c.Orders >= engine.MaxOrdersPerBuyer || (limit > 0 && c.Units+n > limit) {
-		return Verdict{Outcome: engine.OverLimit, LimitBuyer: limit, LimitIdentity: w.LimitIdentity}
+		return Verdict{Outcome: engine.OverLimit, LimitBuyer: limit, LimitIdentity: identity}
 	}
 	for _, id := range b.Identities {
-		if w.LimitIdentity > 0 && e.identities[id]+n > w.LimitIdentity {
-			return Verdict{Outcome: engine.OverIdentity, LimitBuyer: limit, LimitIdentity: w.LimitIdentity}
+		if identity > 0 && e.identities[id]+n > identity {
+			return Verdict{Outcome: engine.OverIdentity, LimitBuyer: limit, LimitIdentity: identity}
 		}
 	}
 	short, held := 0, 0
@@ -208,14 +209,14 @@ func (e *modelEpoch) judge(b *engine.Basket, now int64, retake bool) Verdict {
 	if short > 0 {
 		return Verdict{Outcome: engine.SoldOut, MayReturn: held == short}
 	}
-	return Verdict{Outcome: engine.Accepted, LimitBuyer: limit, LimitIdentity: w.LimitIdentity}
+	return Verdict{Outcome: engine.Accepted, LimitBuyer: limit, LimitIdentity: identity}
 }
 
 // take takes the units of an accepted basket.
 func (e *modelEpoch) take(b *engine.Basket, v Verdict, first, now int64) engine.Order {
 	e.watch.Seq++
 	o := engine.Order{Basket: *b, Hold: v.Hold, AcceptedAt: now, LimitBuyer: v.LimitBuyer, LimitIdentity: v.LimitIdentity}
-	o.Max = 0 // is not written down: LimitBuyer carries it
+	o.Max, o.MaxIdentity = 0, 0 // are not written down: the limits carry them
 	if len(o.Identities) == 0 {
 		o.Identities = nil
 	}

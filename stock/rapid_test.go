@@ -86,6 +86,7 @@ func (m *machine) draw(rt *rapid.T) engine.Basket {
 	}
 	b.Body = engine.BodyHash(b.Lines, b.Total, "KRW")
 	b.Max = rapid.SampledFrom([]int64{0, 0, 0, 1, 3}).Draw(rt, "max")
+	b.MaxIdentity = rapid.SampledFrom([]int64{0, 0, 0, 1, 3}).Draw(rt, "max identity")
 	if buyer > 0 {
 		b = with(b, rapid.SliceOfNDistinct(rapid.ByteRange(1, 4), 0, 3, rapid.ID[byte]).Draw(rt, "identities")...)
 	}

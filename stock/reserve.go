@@ -19,7 +19,8 @@ type Verdict struct {
 	// Hold is set for baskets accepted, in this call or before.
 	Hold engine.Hold
 	// LimitBuyer is in force for a basket accepted or over a limit: the smaller of the sale's
-	// limit and Basket.Max. LimitIdentity likewise is the sale's. Units, 0 is none.
+	// limit and Basket.Max; of an order taken again, its own alone. LimitIdentity likewise. Units,
+	// 0 is none.
 	LimitBuyer, LimitIdentity int64
 	// Record is what stands under the order id of a replay or mismatch.
 	Record engine.Record
@@ -56,8 +57,9 @@ func (s *Store) Reserve(ctx context.Context, sale engine.SaleID, g Grip, baskets
 }
 
 // Retake is Reserve for orders that were accepted once before, in an epoch that
-// is gone or before they lapsed: neither window, state nor price counts, while
-// stock and limits do (Basket.Max carries the limit in force at their accept).
+// is gone or before they lapsed: neither window, state, price nor the sale's limits
+// of today count, while stock does, and the limits in force at their accept, which
+// Basket.Max and Basket.MaxIdentity carry.
 func (s *Store) Retake(ctx context.Context, sale engine.SaleID, g Grip, baskets []engine.Basket, d *Decision) error {
 	return s.reserve(ctx, &question{sale: sale, grip: g, baskets: baskets, mode: modeRetake}, d)
 }
@@ -72,6 +74,14 @@ type question struct {
 	mode    string // "" or modeRetake
 }
 
+// limits are those that count for a basket, where buyer and identity are the sale's.
+func (q *question) limits(b *engine.Basket, buyer, identity int64) (ofBuyer, ofIdentity int64) {
+	if q.mode == modeRetake {
+		return b.Max, b.MaxIdentity
+	}
+	return lower(buyer, b.Max), lower(identity, b.MaxIdentity)
+}
+
 func (s *Store) reserve(ctx context.Context, q *question, d *Decision) error {
 	d.At, d.First, d.Verdicts = 0, 0, d.Verdicts[:0]
 	if err := checkGroup(q.baskets); err != nil {
@@ -79,7 +89,7 @@ func (s *Store) reserve(ctx context.Context, q *question, d *Decision) error {
 	}
 	reply, err := s.eval(ctx, q.sale, q.grip.SHA[OpReserve], d.group.args(q))
 	if err == nil {
-		err = d.read(q.grip.Epoch, q.baskets, reply)
+		err = d.read(q, reply)
 	}
 	if err != nil {
 		return fmt.Errorf("reserve %d baskets in sale %s: %w", len(q.baskets), q.sale, err)
@@ -106,8 +116,8 @@ func checkGroup(baskets []engine.Basket) error {
 				return fmt.Errorf("order %s: %d of sku %q", b.Order, q, b.Lines[j].SKU)
 			}
 		}
-		if b.Total < 0 || b.Total > engine.MaxAmount || b.Max < 0 {
-			return fmt.Errorf("order %s: total %d, max %d", b.Order, b.Total, b.Max)
+		if b.Total < 0 || b.Total > engine.MaxAmount || b.Max < 0 || b.MaxIdentity < 0 {
+			return fmt.Errorf("order %s: total %d, max %d, %d", b.Order, b.Total, b.Max, b.MaxIdentity)
 		}
 	}
 	return nil
@@ -151,8 +161,8 @@ func (a *group) args(q *question) []any {
 		t = append(t, string(sku))
 	}
 	for _, b := range a.shapes {
-		t = append(t, made[0], made[1], made[2], made[3], itoa(len(b.Lines)))
-		made = made[4:]
+		t = append(t, made[0], made[1], made[2], made[3], made[4], itoa(len(b.Lines)))
+		made = made[5:]
 		for i := range b.Lines {
 			t = append(t, itoa(slices.Index(a.skus, b.Lines[i].SKU)+1), itoa(int(b.Lines[i].Quantity)))
 		}
@@ -197,7 +207,7 @@ func (a *group) find(baskets []engine.Basket) {
 }
 
 func alike(a, b *engine.Basket) bool {
-	return a.Body == b.Body && a.Total == b.Total && a.Max == b.Max && a.ReplayOnly == b.ReplayOnly && slices.Equal(a.Lines, b.Lines)
+	return a.Body == b.Body && a.Total == b.Total && a.Max == b.Max && a.MaxIdentity == b.MaxIdentity && a.ReplayOnly == b.ReplayOnly && slices.Equal(a.Lines, b.Lines)
 }
 
 // write writes the strings that have to be made, in the order in which args uses
@@ -219,6 +229,8 @@ func (a *group) write(q *question) (identities int) {
 		a.buf = strconv.AppendInt(a.buf, b.Total, 10)
 		a.end()
 		a.buf = strconv.AppendInt(a.buf, maxOf(b), 10)
+		a.end()
+		a.buf = strconv.AppendInt(a.buf, b.MaxIdentity, 10)
 		a.end()
 	}
 	for i := range baskets {
@@ -273,7 +285,8 @@ const (
 var errReply = errors.New("reply is not as reserve.lua writes it")
 
 // read fills d from what reserve.lua returned.
-func (d *Decision) read(epoch int64, baskets []engine.Basket, reply any) error {
+func (d *Decision) read(q *question, reply any) error {
+	baskets := q.baskets
 	fields, ok := reply.([]any)
 	if !ok || len(fields) < 5 {
 		return errReply
@@ -294,11 +307,11 @@ func (d *Decision) read(epoch int64, baskets []engine.Basket, reply any) error {
 		v := Verdict{Outcome: engine.Outcome(letters[i])}
 		switch letters[i] {
 		case byte(engine.Accepted):
-			v.Hold = engine.Hold{Epoch: epoch, Seq: seq}
-			v.LimitBuyer, v.LimitIdentity = lower(limitBuyer, baskets[i].Max), limitIdentity
+			v.Hold = engine.Hold{Epoch: q.grip.Epoch, Seq: seq}
+			v.LimitBuyer, v.LimitIdentity = q.limits(&baskets[i], limitBuyer, limitIdentity)
 			seq++
 		case byte(engine.OverLimit), byte(engine.OverIdentity):
-			v.LimitBuyer, v.LimitIdentity = lower(limitBuyer, baskets[i].Max), limitIdentity
+			v.LimitBuyer, v.LimitIdentity = q.limits(&baskets[i], limitBuyer, limitIdentity)
 		case letterMayReturn:
 			v.Outcome, v.MayReturn = engine.SoldOut, true
 		case letterUnpublished:

@@ -5,11 +5,11 @@
 --          outbox entry. A refused basket leaves nothing behind.
 -- KEYS     1 state  2 records  3 buyers  4 identities  5 outbox
 -- ARGV     1 format (1)  2 definition version  3 head of the envelope
---          4 epoch  5 mode: '' or 'retake' (window, state, price do not count)
+--          4 epoch  5 mode: '' or 'retake' (window, state, price, the sale's limits do not count)
 --          6 baskets n  7 SKUs  8 shapes  9 identities
 --          then the SKUs; then per shape (what several baskets ask for alike):
---          body hash, lines as in a record, total (minor units), max units (0:
---          none, -1: repeats only), number of lines, and per line SKU index (from 1) and quantity;
+--          body hash, lines as in a record, total (minor units), max units per buyer (0: none, -1: repeats only)
+--          and per identity, number of lines, and per line SKU index (from 1) and quantity;
 --          then columns: n order ids, n buyers, n shape indexes and, if there
 --          are identities, n joined hex forms, then all identities, raw
 -- RETURNS  {now (ms), first seq or 0, limit per buyer, limit per identity,
@@ -43,25 +43,27 @@ elseif state == 'closed' then refusal = 'C'
 elseif state == 'paused' then refusal = 'P'
 elseif now < tonumber(st[4]) then refusal = 'E'
 elseif now >= tonumber(st[5]) then refusal = 'C' end
+local function lower(a, b) return (a == 0 or (b ~= 0 and b < a)) and b or a end
 local avail, held = {}, {}
 for k = 1, nsku do avail[k], held[k] = tonumber(st[6 + 3 * k]), tonumber(st[7 + 3 * k]) end
 
 local at, shapes, open = 9 + nsku, {}, false
 for k = 1, tonumber(A[8]) do
-  local shape = {body = A[at + 1], units = 0, lines = tonumber(A[at + 5]), no = refusal, max = tonumber(A[at + 4])}
-  if shape.max < 0 then shape.no = 'T' elseif lb > 0 and (shape.max == 0 or lb < shape.max) then shape.max = lb end
-  shape.mid = '|' .. now .. '|' .. shape.max .. '.' .. li .. '|' .. shape.body .. '|'
+  local shape = {body = A[at + 1], units = 0, lines = tonumber(A[at + 6]), no = refusal, max = tonumber(A[at + 4]), li = tonumber(A[at + 5])}
+  if shape.max < 0 then shape.no = 'T' end
+  if not retake then shape.max, shape.li = lower(lb, shape.max), lower(li, shape.li) end
+  shape.mid = '|' .. now .. '|' .. shape.max .. '.' .. shape.li .. '|' .. shape.body .. '|'
   shape.rest = '|' .. A[at + 2] .. '|' .. A[at + 3]
   local total = 0
   for j = 1, 2 * shape.lines, 2 do
-    local sku, quantity = tonumber(A[at + 5 + j]), tonumber(A[at + 6 + j])
+    local sku, quantity = tonumber(A[at + 6 + j]), tonumber(A[at + 7 + j])
     shape[j], shape[j + 1], shape.units = sku, quantity, shape.units + quantity
     if not avail[sku] then shape.no = shape.no or 'U' end
     total = total + quantity * (st[8 + 3 * sku] or 0)
   end
   if not retake and total ~= tonumber(A[at + 3]) then shape.no = shape.no or '$' end
   open = open or not shape.no
-  shapes[tostring(k)], at = shape, at + 5 + 2 * shape.lines
+  shapes[tostring(k)], at = shape, at + 6 + 2 * shape.lines
 end
 local ids, buyers, of, hex = at, at + n, at + 2 * n, at + 3 * n
 local raw = at + 4 * n
@@ -89,8 +91,7 @@ for i = 1, n do
       end
       if not published[entry] then letter = 'h' end
     end
-    nrec = nrec + 1
-    reply[nrec] = rec
+    nrec, reply[nrec + 1] = nrec + 1, rec
   elseif not letter then
     local buyer, units = A[buyers + i], shape.units
     local count = bcount[buyer] or tonumber(bcounts[i] or 0)
@@ -98,7 +99,7 @@ for i = 1, n do
     if orders >= MAX_ORDERS or (shape.max > 0 and (count - orders) / 1000 + units > shape.max) then letter = 'L' end
     for j = 1, nids do
       local c = icount[A[raw + j]] or tonumber(icounts[raw + j - at - 4 * n] or 0)
-      if li > 0 and c + units > li then letter = letter or 'I' end
+      if shape.li > 0 and c + units > shape.li then letter = letter or 'I' end
     end
     if not letter then
       for j = 1, 2 * shape.lines, 2 do
@@ -143,8 +144,7 @@ for k = 1, nb do -- a number costs Redis an snprintf, and most counters are alik
   set[2 * k - 1], set[2 * k] = blist[k], fields[c]
 end
 call('HSET', KEYS[3], unpack(set))
-set = {}
+set, reply[2] = {}, first
 for identity, units in pairs(icount) do set[#set + 1], set[#set + 2] = identity, units end
 if #set > 0 then call('HSET', KEYS[4], unpack(set)) end
-reply[2] = first
 return reply

@@ -309,14 +309,14 @@ func window(t *testing.T, w *world) {
 	}
 }
 
-// retake looks at stock and limits only.
+// retake looks at stock, and at the limits of the order's own accept, only.
 func retake(t *testing.T, w *world) {
 	t.Helper()
 	b := w.open(t, func(s *engine.Sale) { s.Items[0].Units = 2 })
-	b.redefine(func(s *engine.Sale) { s.Items[0].Price = 7777; s.LimitPerBuyer = 9 })
+	b.redefine(func(s *engine.Sale) { s.Items[0].Price = 7777; s.LimitPerBuyer, s.LimitPerIdentity = 1, 1 })
 	b.setState(engine.SaleClosed)
 	old := basket(1, "ann", "MUG")
-	old.Max = 2
+	old.Max, old.MaxIdentity = 2, 3
 	b.changes(func() { equal(t, "outcomes", outcomes(b.retake(old)), "A") },
 		":1:b ann: - → 1001",
 		":1:o "+string(old.Order)+": - → 1H|1|1.1|%d|2.3|"+fmt.Sprintf("%016x", old.Body)+"|ann||MUG*1*1500|1500",
@@ -327,6 +327,12 @@ func retake(t *testing.T, w *world) {
 	over := basket(2, "ann", "MUG*2")
 	over.Max = 2
 	equal(t, "outcomes", outcomes(b.retake(over, basket(3, "bob", "MUG*2"), basket(4, "eve", "HAT"), basket(5, "eve", "MUG"))), "LOUA")
+	c := w.open(t, func(s *engine.Sale) { s.LimitPerBuyer, s.LimitPerIdentity = 1, 1 })
+	two, shared := with(basket(1, "ann", "MUG*2"), 7), with(basket(2, "bob", "MUG"), 7)
+	two.Max, two.MaxIdentity, shared.MaxIdentity = 5, 2, 2
+	d := c.retake(two, shared)
+	equal(t, "outcomes", outcomes(d), "AI")
+	equal(t, "limits", [2]int64{d.Verdicts[0].LimitBuyer, d.Verdicts[0].LimitIdentity}, [2]int64{5, 2})
 }
 
 func settle(t *testing.T, w *world) {
