@@ -56,30 +56,7 @@ func TestLifeOfASale(t *testing.T) {
 	w.pay(b[4:], orders.Declined)
 	w.becomes(engine.SaleSettled)
 
-	led, err := cfg.Lead.Round(t.Context())
-	w.ok(err)
-	if len(led) != 0 {
-		t.Errorf("still led: %+v", led)
-	}
-	watch, err := w.stock.Watch(t.Context(), w.sale, 0)
-	w.ok(err)
-	if !watch.Retired || watch.State != engine.SaleClosed {
-		t.Errorf("the slot of a settled sale: %+v", watch)
-	}
-	for i, want := range map[int]engine.RecordState{0: engine.RecordSettled, 5: engine.RecordReleased} {
-		if rec, found, err := w.stock.Record(t.Context(), w.sale, b[i].Order); err != nil || !found || rec.State != want {
-			t.Errorf("record of a settled sale: %+v, %v, %v", rec, found, err)
-		}
-	}
-
-	key := "s:{" + string(w.sale) + "}:1:"
-	if left := w.rdb.PTTL(t.Context(), key+"o").Val(); left < 7*24*time.Hour {
-		t.Errorf("records of a settled sale go in %v", left)
-	}
-	if left := w.rdb.PTTL(t.Context(), key+"st").Val(); left >= 0 {
-		t.Errorf("the state of a settled sale goes in %v", left)
-	}
-
+	w.restsSettled(cfg.Lead, b)
 	back, err := w.orders.Return(t.Context(), b[0].Order, note)
 	w.ok(err)
 	if !back {
@@ -98,6 +75,35 @@ func TestLifeOfASale(t *testing.T) {
 		w.ok(w.db.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM moves WHERE op = 0), (SELECT count(*) FROM sales WHERE pruned)`).Scan(&left, &sales))
 		return left == 0 && sales == 1
 	})
+}
+
+// restsSettled checks what a settled sale leaves: nobody leads it, its slot says
+// so, and answers repeats, and its records go later than its state, which stays.
+func (w *world) restsSettled(lead recovery.Lead, b []engine.Basket) {
+	w.t.Helper()
+	led, err := lead.Round(w.t.Context())
+	w.ok(err)
+	if len(led) != 0 {
+		w.t.Errorf("still led: %+v", led)
+	}
+	watch, err := w.stock.Watch(w.t.Context(), w.sale, 0)
+	w.ok(err)
+	if !watch.Retired || watch.State != engine.SaleClosed {
+		w.t.Errorf("the slot of a settled sale: %+v", watch)
+	}
+	for i, want := range map[int]engine.RecordState{0: engine.RecordSettled, 5: engine.RecordReleased} {
+		if rec, found, err := w.stock.Record(w.t.Context(), w.sale, b[i].Order); err != nil || !found || rec.State != want {
+			w.t.Errorf("record of a settled sale: %+v, %v, %v", rec, found, err)
+		}
+	}
+
+	key := "s:{" + string(w.sale) + "}:1:"
+	if left := w.rdb.PTTL(w.t.Context(), key+"o").Val(); left < 7*24*time.Hour {
+		w.t.Errorf("records of a settled sale go in %v", left)
+	}
+	if left := w.rdb.PTTL(w.t.Context(), key+"st").Val(); left >= 0 {
+		w.t.Errorf("the state of a settled sale goes in %v", left)
+	}
 }
 
 func TestStateByTime(t *testing.T) {
