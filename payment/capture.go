@@ -84,6 +84,7 @@ func (w *Worker) work(ctx context.Context, tasks []ledger.Task) (err error) {
 	for i := range tasks {
 		results[i] = w.ask(ctx, &tasks[i])
 	}
+	defer w.giveWay.take(ctx)()
 	captured, err := w.cfg.Ledger.Finish(ctx, results)
 	if err == nil {
 		w.m.captured.Add(float64(captured))

@@ -16,7 +16,7 @@ import (
 const (
 	stormRate = 1000                   // orders a second of a sale, from which on it storms
 	holdMost  = time.Second            // one batch is held at most so long
-	holdAge   = 5 * time.Second        // orders older than this are not held
+	holdAge   = 8 * time.Second        // orders older than this are not held; a door refuses when they are 15 s old
 	holdPoll  = 100 * time.Millisecond // between two looks at the sale
 	holdStale = 2 * time.Second        // a look older than this says nothing about now
 )
@@ -31,11 +31,36 @@ type looked struct {
 type giveWay struct {
 	stock Stock
 
-	mu   sync.Mutex
-	seen map[engine.SaleID]looked
+	turn chan struct{} // holds one transaction
+
+	mu     sync.Mutex
+	seen   map[engine.SaleID]looked
+	stormy time.Time // some sale stormed until then, at least
 }
 
-func newGiveWay(s Stock) *giveWay { return &giveWay{stock: s, seen: make(map[engine.SaleID]looked)} }
+func newGiveWay(s Stock) *giveWay {
+	return &giveWay{stock: s, turn: make(chan struct{}, 1), seen: make(map[engine.SaleID]looked)}
+}
+
+// take waits, while a sale storms, until no other transaction of this worker runs,
+// or ctx ends. The function it returns ends the turn.
+func (g *giveWay) take(ctx context.Context) (end func()) {
+	if g == nil {
+		return func() {}
+	}
+	g.mu.Lock()
+	calm := time.Now().After(g.stormy)
+	g.mu.Unlock()
+	if calm {
+		return func() {}
+	}
+	select {
+	case g.turn <- struct{}{}:
+		return func() { <-g.turn }
+	case <-ctx.Done():
+		return func() {}
+	}
+}
 
 // hold waits until the sale of the oldest of these parcels no longer storms, or
 // for holdMost, or until ctx ends. It returns how long it waited.
@@ -97,5 +122,8 @@ func (g *giveWay) look(ctx context.Context, sale engine.SaleID) (storm bool, now
 		next.storm = (w.Seq-last.seq)*1000 >= stormRate*passed
 	}
 	g.seen[sale] = next
+	if next.storm {
+		g.stormy = time.Now().Add(holdStale)
+	}
 	return next.storm, w.Now
 }

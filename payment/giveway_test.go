@@ -41,7 +41,7 @@ func TestGivesWay(t *testing.T) {
 		"storm":         {rate: 5000, lasts: time.Hour, from: 1200 * time.Millisecond},
 		"storm ends":    {rate: 5000, lasts: 450 * time.Millisecond, from: 500 * time.Millisecond},
 		"slow":          {rate: 900, lasts: time.Hour, from: 200 * time.Millisecond},
-		"old orders":    {rate: 5000, lasts: time.Hour, old: 6 * time.Second, from: 200 * time.Millisecond},
+		"old orders":    {rate: 5000, lasts: time.Hour, old: 9 * time.Second, from: 200 * time.Millisecond},
 		"greedy worker": {rate: 5000, lasts: time.Hour, from: 200 * time.Millisecond, greedy: true},
 	} {
 		t.Run(name, func(t *testing.T) {

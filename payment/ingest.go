@@ -3,6 +3,7 @@ package payment
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -152,8 +153,8 @@ func (in *ingester) parcel(p *parcel) bool {
 	for i := range p.orders {
 		arrivals[i].Order = p.orders[i]
 	}
-	for from := 0; from < len(arrivals); from += orders.MaxBatch {
-		wr, ok := in.write(p.sale, arrivals[from:min(from+orders.MaxBatch, len(arrivals))])
+	for part := range slices.Chunk(arrivals, evenly(len(arrivals), orders.MaxBatch)) {
+		wr, ok := in.write(p.sale, part)
 		if !ok || !in.retake(p.sale, wr.stale) {
 			return false
 		}
@@ -167,6 +168,13 @@ func (in *ingester) parcel(p *parcel) bool {
 		in.ack(m)
 	}
 	return true
+}
+
+// evenly is the size of the fewest parts of n, of at most so many each, that are of
+// about one size.
+func evenly(n, most int) int {
+	parts := max(1, (n+most-1)/most)
+	return max(1, (n+parts-1)/parts)
 }
 
 // written is what became of arrivals.
@@ -219,7 +227,9 @@ func (in *ingester) once(sale engine.SaleID, arrivals []orders.Arrival) (rep ord
 	defer func() { done(err) }()
 	ctx, cancel := context.WithTimeout(in.work, stepTimeout)
 	defer cancel()
-	if !in.slot() {
+	slot := in.slot()
+	defer in.w.giveWay.take(ctx)()
+	if !slot {
 		if rep, err = in.w.cfg.Orders.Ingest(ctx, sale, arrivals); err == nil {
 			in.w.m.ingested(&rep)
 			in.w.nudgePayers(len(rep.Reserved))

@@ -274,6 +274,7 @@ func (w *Worker) settleOnce(ctx context.Context, known []attempt) (lost []attemp
 		lease = 0 // the capturers are behind: their poll takes it in its turn
 	}
 	var task ledger.Task
+	defer w.giveWay.take(ctx)()
 	settled, err := w.cfg.Orders.Settle(ctx, sale, payments, func(ctx context.Context, tx pgx.Tx, confirmed []orders.Payable) (err error) {
 		charges := make([]ledger.Charge, len(confirmed))
 		for i := range confirmed {

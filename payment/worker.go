@@ -94,7 +94,7 @@ type Config struct {
 
 // Defaults of Config.
 const (
-	DefaultEnvelopes = 8
+	DefaultEnvelopes = 24
 	DefaultPayers    = 2
 	DefaultCapturers = 2
 	DefaultDrainFor  = 5 * time.Second
@@ -102,6 +102,9 @@ const (
 
 // Limits.
 const (
+	// MaxEnvelopes bounds what a lane has in hand: 16,384 orders, in transactions
+	// of orders.MaxBatch at most.
+	MaxEnvelopes = 64
 	// MaxCalls is how many calls to a provider a loop has in flight.
 	MaxCalls = 32
 	// batchesInHand is how many batches wait in memory between two stages.
@@ -168,8 +171,8 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.DrainFor <= 0 {
 		cfg.DrainFor = DefaultDrainFor
 	}
-	if most := orders.MaxBatch / engine.MaxGroup; cfg.Envelopes > most {
-		return nil, fmt.Errorf("payment: %d envelopes together, at most %d", cfg.Envelopes, most)
+	if cfg.Envelopes > MaxEnvelopes {
+		return nil, fmt.Errorf("payment: %d envelopes together, at most %d", cfg.Envelopes, MaxEnvelopes)
 	}
 	w := &Worker{
 		cfg: cfg, log: cfg.Logger,

@@ -372,7 +372,7 @@ func TestNewRefuses(t *testing.T) {
 		"no orders":          func(c *payment.Config) { c.Orders = nil },
 		"no provider":        func(c *payment.Config) { c.Providers = nil },
 		"no source":          func(c *payment.Config) { c.Source = nil },
-		"too many envelopes": func(c *payment.Config) { c.Envelopes = 17 },
+		"too many envelopes": func(c *payment.Config) { c.Envelopes = payment.MaxEnvelopes + 1 },
 	} {
 		c := good
 		change(&c)

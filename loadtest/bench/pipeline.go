@@ -29,9 +29,9 @@ const (
 	barePrefix   = "bench-bare."
 	bareSale     = "bench-bare" // whose queue carries the messages
 	bareSaleNo   = 1
-	bareBatch    = 8 // messages of one transaction, as payment.DefaultEnvelopes
-	barePayers   = 2 // as payment.DefaultPayers
-	bareWindow   = 4 // publishers, as many as a door has groups in flight
+	bareBatch    = 12 // messages of one transaction: about as many orders as the worker writes together
+	barePayers   = 2  // as payment.DefaultPayers
+	bareWindow   = 4  // publishers, as many as a door has groups in flight
 	bareConns    = 12
 	bareInHand   = 4
 	drainTimeout = 5 * time.Minute
