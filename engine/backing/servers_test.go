@@ -117,7 +117,7 @@ func TestServersLive(t *testing.T) {
 	if len(first) != 3 {
 		t.Fatalf("status tells of %d services", len(first))
 	}
-	wantRedis(t, urls, map[string]string{"appendfsync": "always", "appendonly": "yes", "maxmemory": "67108864", "maxmemory-policy": "noeviction"})
+	wantRedis(t, urls, map[string]string{"appendfsync": "always", "appendonly": "yes", "maxmemory": "67108864", "maxmemory-policy": "noeviction", "auto-aof-rewrite-min-size": "1073741824"})
 	wantPostgres(t, urls, map[string]string{"synchronous_commit": "on", "fsync": "on", "max_connections": "200"})
 
 	// Its own URLs come back to it where a shell evaluated `doorbuster up --env`.
