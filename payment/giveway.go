@@ -14,8 +14,7 @@ import (
 // holds a batch back while its sale storms. Not for long: a batch a second per
 // queue goes on, and orders that are old already are never held.
 const (
-	stormRate = 1000                   // orders a second of a sale, from which on it storms
-	holdMost  = time.Second            // one batch is held at most so long
+	stormRate = 10_000                 // orders a second of a sale, from which on it storms
 	holdAge   = 8 * time.Second        // orders older than this are not held; a door refuses when they are 15 s old
 	holdPoll  = 100 * time.Millisecond // between two looks at the sale
 	holdStale = 2 * time.Second        // a look older than this says nothing about now
@@ -62,8 +61,8 @@ func (g *giveWay) take(ctx context.Context) (end func()) {
 	}
 }
 
-// hold waits until the sale of the oldest of these parcels no longer storms, or
-// for holdMost, or until ctx ends. It returns how long it waited.
+// hold waits until the sale of the oldest of these parcels no longer storms, or its
+// orders are holdAge old, or ctx ends. It returns how long it waited.
 func (g *giveWay) hold(ctx context.Context, parcels []parcel) time.Duration {
 	sale, oldest := oldestOf(parcels)
 	if sale == "" {
@@ -72,7 +71,7 @@ func (g *giveWay) hold(ctx context.Context, parcels []parcel) time.Duration {
 	began := time.Now()
 	for ctx.Err() == nil {
 		storm, now := g.look(ctx, sale)
-		if !storm || now-oldest > holdAge.Milliseconds() || time.Since(began) >= holdMost {
+		if !storm || now-oldest > holdAge.Milliseconds() {
 			break
 		}
 		t := time.NewTimer(holdPoll)

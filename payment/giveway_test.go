@@ -27,9 +27,9 @@ func (s *storm) Watch(ctx context.Context, sale engine.SaleID, epoch int64) (sto
 	return w, err
 }
 
-// While its sale storms, a batch is held for a second; it goes on at once when the
-// storm is over, when the sale is slow, when its orders are old, and when nobody
-// asked the worker to give way.
+// While its sale storms, a batch is held until its orders are eight seconds old; it
+// goes on at once when the storm is over, when the sale is slower, when its orders
+// are old already, and when nobody asked the worker to give way.
 func TestGivesWay(t *testing.T) {
 	for name, c := range map[string]struct {
 		greedy bool
@@ -38,11 +38,11 @@ func TestGivesWay(t *testing.T) {
 		old    time.Duration // age of the orders
 		from   time.Duration // the second batch is ingested from then on, and soon after
 	}{
-		"storm":         {rate: 5000, lasts: time.Hour, from: 1200 * time.Millisecond},
-		"storm ends":    {rate: 5000, lasts: 450 * time.Millisecond, from: 500 * time.Millisecond},
-		"slow":          {rate: 900, lasts: time.Hour, from: 200 * time.Millisecond},
-		"old orders":    {rate: 5000, lasts: time.Hour, old: 9 * time.Second, from: 200 * time.Millisecond},
-		"greedy worker": {rate: 5000, lasts: time.Hour, from: 200 * time.Millisecond, greedy: true},
+		"storm":         {rate: 20_000, lasts: time.Hour, from: 8200 * time.Millisecond},
+		"storm ends":    {rate: 20_000, lasts: 450 * time.Millisecond, from: 500 * time.Millisecond},
+		"slow":          {rate: 9000, lasts: time.Hour, from: 200 * time.Millisecond},
+		"old orders":    {rate: 20_000, lasts: time.Hour, old: 9 * time.Second, from: 200 * time.Millisecond},
+		"greedy worker": {rate: 20_000, lasts: time.Hour, from: 200 * time.Millisecond, greedy: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
