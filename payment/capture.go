@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 	"github.com/doorbuster/doorbuster/payment/ledger"
 	"github.com/doorbuster/doorbuster/payment/provider"
 )
@@ -85,8 +86,10 @@ func (w *Worker) work(ctx context.Context, tasks []ledger.Task) (err error) {
 		results[i] = w.ask(ctx, &tasks[i])
 	}
 	defer w.giveWay.take(ctx)()
+	failpoint.Hit("pay/after-capture")
 	captured, err := w.cfg.Ledger.Finish(ctx, results)
 	if err == nil {
+		failpoint.Hit("pay/after-finish")
 		w.m.captured.Add(float64(captured))
 	}
 	return err

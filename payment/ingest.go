@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/engine/queue"
 	"github.com/doorbuster/doorbuster/stock"
@@ -164,9 +165,11 @@ func (in *ingester) parcel(p *parcel) bool {
 			return false
 		}
 	}
+	failpoint.Hit("ingest/after-commit")
 	for _, m := range p.msgs {
 		in.ack(m)
 	}
+	failpoint.Hit("ingest/after-ack")
 	return true
 }
 
@@ -229,6 +232,7 @@ func (in *ingester) once(sale engine.SaleID, arrivals []orders.Arrival) (rep ord
 	defer cancel()
 	slot := in.slot()
 	defer in.w.giveWay.take(ctx)()
+	failpoint.Hit("ingest/before-commit")
 	if !slot {
 		if rep, err = in.w.cfg.Orders.Ingest(ctx, sale, arrivals); err == nil {
 			in.w.m.ingested(&rep)

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/engine/postgres"
 	"github.com/doorbuster/doorbuster/payment/ledger"
@@ -105,12 +106,14 @@ func (w *Worker) payDue(ctx, work context.Context, p *pace) {
 
 // payOnce claims one batch and pays it.
 func (w *Worker) payOnce(ctx context.Context) (claimed int, err error) {
+	failpoint.Hit("pay/before-claim")
 	done := w.m.stage("claim")
 	batch, err := w.cfg.Orders.Claim(ctx, orders.ClaimOptions{Limit: claimLimit, Lease: payLease})
 	done(err)
 	if err != nil || len(batch) == 0 {
 		return 0, err
 	}
+	failpoint.Hit("pay/after-claim")
 	return len(batch), w.pay(ctx, batch)
 }
 
@@ -142,6 +145,7 @@ func (w *Worker) pay(ctx context.Context, batch []orders.Payable) error {
 	unknown := 0
 	lease := w.holdLease(ctx, batch)
 	defer lease.stop()
+	failpoint.Hit("pay/before-authorise")
 	g.ask(ctx, tries, func(ended []attempt) {
 		n, err := w.conclude(ctx, ended)
 		lease.release(ended)
@@ -187,6 +191,7 @@ func (w *Worker) conclude(ctx context.Context, tries []attempt) (unknown int, er
 	}
 	w.m.unknown.Add(float64(unknown))
 	if len(known) > 0 {
+		failpoint.Hit("pay/after-authorise")
 		err = w.settle(ctx, known)
 	}
 	for after, ids := range next {
@@ -286,6 +291,7 @@ func (w *Worker) settleOnce(ctx context.Context, known []attempt) (lost []attemp
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Hit("pay/after-settle")
 	if w.cfg.Moved != nil {
 		w.cfg.Moved(sale)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/engine/queue"
 	"github.com/doorbuster/doorbuster/payment/ledger"
@@ -270,6 +271,9 @@ func (w *Worker) expireOnce(ctx context.Context) (n int, err error) {
 	done := w.m.stage("expire")
 	n, err = w.cfg.Orders.Expire(ctx, orders.MaxBatch)
 	done(err)
+	if n > 0 {
+		failpoint.Hit("expiry/after-commit")
+	}
 	w.m.expired.Add(float64(n))
 	return n, err
 }

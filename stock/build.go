@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 )
 
 // LiveOrder is an order that claims units at a cut.
@@ -87,6 +88,9 @@ func build(ctx context.Context, c *redis.Client, img *Image, h *hashes) error {
 		key   string
 		pairs []string
 	}{{k.records, h.records}, {k.buyers, h.buyers}, {k.identities, h.identities}, {k.state, h.state}} {
+		if part.key == k.state {
+			failpoint.Hit("recovery/after-keys")
+		}
 		for slice := range slices.Chunk(part.pairs, 2*buildSlice) {
 			if err := c.HSet(ctx, part.key, slice).Err(); err != nil {
 				return err

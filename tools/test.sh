@@ -33,6 +33,8 @@ step "vet, and the build without the market"
 go vet ./...
 go test -C tools ./testreport
 go build -buildvcs=false -tags nomarket ./...
+go vet -tags failpoint ./engine/failpoint ./cmd/doorbuster
+go test -tags failpoint ./engine/failpoint
 
 step "private servers"
 bin/doorbuster down --dir "$state" --wipe # of a run that was cut off

@@ -12,7 +12,6 @@ import (
 
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/audit"
-	"github.com/doorbuster/doorbuster/engine/queue"
 	"github.com/doorbuster/doorbuster/payment/provider"
 )
 
@@ -120,7 +119,7 @@ func (g *Globals) exists(ctx context.Context, b Backends, id engine.SaleID) erro
 // newAuditor opens an auditor of these servers. sandbox may be empty.
 func newAuditor(b Backends, sandbox string, g *Globals) (*audit.Auditor, error) {
 	cfg := audit.Config{
-		DatabaseURL: b.Postgres, RedisURL: b.Redis, Queue: queue.Config{URL: b.AMQP}, Logger: g.Logger(),
+		DatabaseURL: b.Postgres, RedisURL: b.Redis, Queue: b.queue(nil), Logger: g.Logger(),
 		Ledgers: map[string]audit.Ledger{},
 	}
 	if sandbox != "" {

@@ -32,14 +32,19 @@ type spec struct {
 	name  string   // its log is name.log in the state directory
 	args  []string // command and flags
 	keep  bool     // else it is killed if this process dies
+	env   []string // besides this process' own
+	exe   string   // another build of this program; empty for this one
 	ready any      // takes the one line of JSON by which it says that it is ready
 }
 
 // startChild starts this binary and waits until it says that it is ready.
 func startChild(ctx context.Context, g *Globals, s spec) (*child, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
+	exe := s.exe
+	if exe == "" {
+		var err error
+		if exe, err = os.Executable(); err != nil {
+			return nil, err
+		}
 	}
 	if err := os.MkdirAll(g.Dir, 0o755); err != nil {
 		return nil, err
@@ -56,8 +61,9 @@ func startChild(ctx context.Context, g *Globals, s spec) (*child, error) {
 	}
 	defer func() { _ = said.Close() }()
 	// Not CommandContext: it would kill what SIGTERM lets drain.
-	c.cmd = exec.Command(self, append([]string{"--dir", g.Dir, "--log-level", g.LogLevel}, append(s.args, "--json")...)...) //nolint:noctx // see above
+	c.cmd = exec.Command(exe, append([]string{"--dir", g.Dir, "--log-level", g.LogLevel}, append(s.args, "--json")...)...) //nolint:noctx // see above
 	c.cmd.Stdout, c.cmd.Stderr = says, logFile
+	c.cmd.Env = append(os.Environ(), s.env...)
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if !s.keep {
 		c.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL

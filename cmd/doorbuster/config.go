@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
 
 	"github.com/doorbuster/doorbuster/engine/backing"
+	"github.com/doorbuster/doorbuster/engine/queue"
 )
 
 // keyLen is the length of every secret that is made here, in bytes.
@@ -27,6 +29,12 @@ type Backends struct {
 // names none.
 func environment() Backends {
 	return Backends{Redis: os.Getenv("REDIS_URL"), AMQP: os.Getenv("AMQP_URL"), Postgres: os.Getenv("DATABASE_URL")}
+}
+
+// queue says where the broker is. DOORBUSTER_QUEUE_PREFIX sets apart the queues of
+// installations that share a broker, as DATABASE_URL does their tables.
+func (b Backends) queue(log *slog.Logger) queue.Config {
+	return queue.Config{URL: b.AMQP, Prefix: os.Getenv("DOORBUSTER_QUEUE_PREFIX"), Logger: log}
 }
 
 // backends returns the servers to use: what the environment names, else those

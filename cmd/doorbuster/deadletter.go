@@ -34,7 +34,7 @@ func (c *DeadLettersCmd) Run(ctx context.Context, g *Globals) error {
 	if err != nil {
 		return err
 	}
-	letters, err := queue.DeadLetters(ctx, queue.Config{URL: b.AMQP}, c.Limit, c.Redrive)
+	letters, err := queue.DeadLetters(ctx, b.queue(nil), c.Limit, c.Redrive)
 	out, text, moved := make([]deadLetter, len(letters)), "", 0
 	for i, l := range letters {
 		out[i] = deadLetter{Sale: l.Sale, Orders: l.Orders, Bytes: len(l.Body), Cause: l.Cause, Moved: l.Moved, Head: string(l.Body[:min(len(l.Body), headShown)])}

@@ -35,7 +35,7 @@ func migrate(ctx context.Context, b Backends) error {
 	if err := ledger.Migrate(ctx, b.Postgres); err != nil {
 		return fmt.Errorf("migrate ledger: %w", err)
 	}
-	if err := queue.Declare(ctx, queue.Config{URL: b.AMQP}); err != nil {
+	if err := queue.Declare(ctx, b.queue(nil)); err != nil {
 		return fmt.Errorf("declare queues: %w", err)
 	}
 	return nil

@@ -115,7 +115,9 @@ func newProgram(ctx context.Context, cmd *ServeCmd, cfg programConfig) (_ *progr
 func (p *program) has(role string) bool { return slices.Contains(p.cfg.Roles, role) }
 
 func (p *program) queueConfig() queue.Config {
-	return queue.Config{URL: p.cfg.Backends.AMQP, Logger: p.log, Registerer: p.reg}
+	cfg := p.cfg.Backends.queue(p.log)
+	cfg.Registerer = p.reg
+	return cfg
 }
 
 func (p *program) add(name string, run func(context.Context) error) {

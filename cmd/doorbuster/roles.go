@@ -103,7 +103,7 @@ func (p *program) wireWorker(ctx context.Context) error {
 	}
 	cfg := payment.Config{
 		Orders: store, Stock: p.stock, Ledger: ledger.New(pool), Providers: providers,
-		Queue:  queue.Config{URL: p.cfg.Backends.AMQP, Logger: p.log},
+		Queue:  p.cfg.Backends.queue(p.log),
 		Logger: p.log, Registerer: p.reg,
 		GiveWay: p.cmd.GiveWay || p.has(roleDoor),
 	}
@@ -153,7 +153,7 @@ func (p *program) wireRecovery(ctx context.Context) error {
 	}
 	drainer := relay.New(relay.Config{Stock: p.stock, Sales: store, Publisher: p.pub, Logger: p.log})
 	depth := func(ctx context.Context, q int) (int, error) {
-		ready, _, err := queue.Depths(ctx, queue.Config{URL: p.cfg.Backends.AMQP})
+		ready, _, err := queue.Depths(ctx, p.cfg.Backends.queue(nil))
 		if err != nil || q >= len(ready) {
 			return 0, err
 		}

@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 )
 
 // Roles of a server.
@@ -38,6 +41,9 @@ type ServeCmd struct {
 
 // Run serves until ctx ends, then drains.
 func (c *ServeCmd) Run(ctx context.Context, g *Globals) error {
+	if err := failpoint.Arm(os.Getenv("DOORBUSTER_FAILPOINTS")); err != nil {
+		return err
+	}
 	roles, err := parseRoles(c.Roles)
 	if err != nil {
 		return err

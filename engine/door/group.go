@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 	"github.com/doorbuster/doorbuster/stock"
 )
 
@@ -86,6 +87,7 @@ func (g *group) reserve(s *sale) answer {
 			return frozen
 		}
 		g.encode()
+		failpoint.Hit("door/before-reserve")
 		ctx, cancel := context.WithTimeout(context.Background(), scriptTimeout)
 		err := d.cfg.Stock.Reserve(ctx, s.id, g.view.Grip, g.baskets, &g.decision)
 		cancel()
@@ -94,6 +96,7 @@ func (g *group) reserve(s *sale) answer {
 			d.log.Error("the stock gave another number of verdicts", "sale", s.id, "want", len(g.members), "got", len(g.decision.Verdicts))
 			return outcomeUnknown
 		case err == nil:
+			failpoint.Hit("door/after-reserve")
 			return unanswered
 		case errors.Is(err, stock.ErrStale):
 			d.metrics.stale.Inc()
@@ -212,12 +215,14 @@ func (g *group) publish(s *sale) answer {
 		d.metrics.publishFailures.Inc()
 		return outcomeUnknown
 	}
+	failpoint.Hit("door/after-confirm")
 	if g.decision.First != 0 && s.marks.add(g.view.Epoch, g.decision.First) {
 		s.startMarks()
 	}
 	if !s.lease.holds(g.view.Epoch, d.clock()) {
 		return outcomeUnknown
 	}
+	failpoint.Hit("door/after-lease")
 	return accepted
 }
 

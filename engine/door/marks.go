@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 )
 
 const (
@@ -79,6 +81,7 @@ func (s *sale) runMarks() {
 	for ended := false; !ended; ended = s.marks.end() {
 		epoch, entries := s.marks.take()
 		ctx, cancel := context.WithTimeout(context.Background(), markTimeout)
+		failpoint.Hit("door/before-mark")
 		err := s.door.cfg.Stock.Mark(ctx, s.id, epoch, entries)
 		cancel()
 		if err != nil {

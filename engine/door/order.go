@@ -6,6 +6,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 )
 
 // order answers POST /v1/sales/{id}/orders.
@@ -26,6 +27,7 @@ func (d *Door) order(ctx *fasthttp.RequestCtx, id []byte) {
 		r.sale.submit(r)
 		<-r.done
 		r.sale.gate.leave()
+		failpoint.Hit("door/before-reply")
 		a = r.answer
 	}
 	d.reply(ctx, r, a)

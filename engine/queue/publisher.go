@@ -12,6 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 )
 
 // MaxBody bounds a message, in bytes.
@@ -315,6 +316,7 @@ func (l *link) send(r *request) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrLost, err)
 	}
+	failpoint.Hit("door/after-publish")
 	acked := confirm.Wait()
 	if ret, ok := l.wasReturned(id); ok {
 		return fmt.Errorf("%w: %s to %s with key %s", ErrUnroutable, ret.ReplyText, ret.Exchange, ret.RoutingKey)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/stock"
 )
@@ -69,10 +70,12 @@ func (a *applier) runOnce(ctx context.Context) (ApplyCounts, error) {
 	if err != nil {
 		return counts, fmt.Errorf("apply %d moves in epoch %d: %w", len(moves), grip.Epoch, err)
 	}
+	failpoint.Hit("applier/after-apply")
 	marked, moved, err := a.k.orders.MarkMoved(ctx, a.k.sale, grip.Epoch, done)
 	if err != nil {
 		return counts, fmt.Errorf("mark %d rows: %w", len(done), err)
 	}
+	failpoint.Hit("applier/after-mark")
 	if moved {
 		nudge(a.k.doubt) // a rebuild has begun, and its image or its successor has these rows
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/stock"
 )
@@ -47,10 +48,12 @@ func (b *rebuilder) runOnce(ctx context.Context, l loss) (stock.Server, error) {
 		return stock.Server{}, err
 	}
 	if f.Epoch > 0 { // else no door ever had a lease, and nobody accepted anything
+		failpoint.Hit("recovery/after-freeze")
 		if err := b.wait(ctx); err != nil {
 			return stock.Server{}, err
 		}
 		b.drain(ctx)
+		failpoint.Hit("recovery/after-drain")
 	}
 	if err := turn.wait(ctx); err != nil {
 		return stock.Server{}, err
@@ -59,6 +62,7 @@ func (b *rebuilder) runOnce(ctx context.Context, l loss) (stock.Server, error) {
 	if err != nil {
 		return stock.Server{}, err
 	}
+	failpoint.Hit("recovery/after-cut")
 	server, err := b.build(ctx, img)
 	if err != nil {
 		return stock.Server{}, err
@@ -138,6 +142,7 @@ func (b *rebuilder) build(ctx context.Context, cut orders.Image) (stock.Server, 
 	if err := b.same(ctx, server); err != nil {
 		return server, fmt.Errorf("build epoch %d: %w", img.Epoch, err)
 	}
+	failpoint.Hit("recovery/before-unfreeze")
 	on, err := k.orders.Unfreeze(ctx, k.sale, img.Epoch)
 	if err != nil {
 		return server, fmt.Errorf("unfreeze epoch %d: %w", img.Epoch, err)
@@ -145,6 +150,7 @@ func (b *rebuilder) build(ctx context.Context, cut orders.Image) (stock.Server, 
 	if !on {
 		return server, fmt.Errorf("unfreeze epoch %d: %w", img.Epoch, errMoved)
 	}
+	failpoint.Hit("recovery/after-unfreeze")
 	if err := k.r.cfg.Stock.Load(ctx, k.sale, inc); err != nil {
 		return server, fmt.Errorf("load scripts: %w", err)
 	}

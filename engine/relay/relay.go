@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/failpoint"
 	"github.com/doorbuster/doorbuster/engine/queue"
 	"github.com/doorbuster/doorbuster/stock"
 )
@@ -289,9 +290,11 @@ func (r *Relay) publish(ctx context.Context, o outbox, entries []stock.Entry) (i
 	close(next)
 	wg.Wait()
 	if len(confirmed) > 0 {
+		failpoint.Hit("relay/after-confirm")
 		if err := r.cfg.Stock.Mark(ctx, o.sale, o.epoch, confirmed); err != nil {
 			return 0, err // they are published once more: harmless
 		}
+		failpoint.Hit("relay/after-mark")
 		r.meter.published.Add(float64(len(confirmed)))
 		r.log.Info("published what was left in the outbox", "sale", o.sale, "epoch", o.epoch, "entries", len(confirmed))
 	}
@@ -301,6 +304,7 @@ func (r *Relay) publish(ctx context.Context, o outbox, entries []stock.Entry) (i
 func (r *Relay) publishOne(ctx context.Context, sale engine.SaleID, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, confirmTime)
 	defer cancel()
+	failpoint.Hit("relay/before-publish")
 	return r.cfg.Publisher.Publish(ctx, sale, body)
 }
 
