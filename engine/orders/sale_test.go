@@ -283,18 +283,32 @@ func TestViews(t *testing.T) {
 	}
 }
 
-// Who decided by a state that somebody has changed since is refused.
+// Who decided by a state or a window that somebody has changed since is refused.
 func TestAdvanceSale(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
+	seen := func() engine.Sale {
+		def, _, err := b.Sale(t.Context(), b.sale.ID)
+		b.ok(err)
+		return def
+	}
+	scheduled := seen()
 	b.ok(b.SetSaleState(t.Context(), b.sale.ID, engine.SalePaused, note))
-	if err := b.AdvanceSale(t.Context(), b.sale.ID, engine.SaleScheduled, engine.SaleOpen, note); !errors.Is(err, orders.ErrState) {
+	if err := b.AdvanceSale(t.Context(), scheduled, engine.SaleOpen, note); !errors.Is(err, orders.ErrState) {
 		t.Errorf("scheduled to open, and it is paused: %v, want ErrState", err)
 	}
-	if err := b.AdvanceSale(t.Context(), b.sale.ID, engine.SalePaused, engine.SaleScheduled, note); !errors.Is(err, orders.ErrState) {
+	paused := seen()
+	if err := b.AdvanceSale(t.Context(), paused, engine.SaleScheduled, note); !errors.Is(err, orders.ErrState) {
 		t.Errorf("paused to scheduled: %v, want ErrState", err)
 	}
-	b.ok(b.AdvanceSale(t.Context(), b.sale.ID, engine.SalePaused, engine.SaleClosed, note))
+	longer := paused
+	longer.Closes = longer.Closes.Add(time.Hour)
+	_, err := b.Redefine(t.Context(), longer, note)
+	b.ok(err)
+	if err := b.AdvanceSale(t.Context(), paused, engine.SaleClosed, note); !errors.Is(err, orders.ErrState) {
+		t.Errorf("closed by a window that is longer now: %v, want ErrState", err)
+	}
+	b.ok(b.AdvanceSale(t.Context(), seen(), engine.SaleClosed, note))
 	if got := b.stateOf(b.sale.ID); got != engine.SaleClosed {
 		t.Errorf("it is %s", got)
 	}

@@ -188,18 +188,22 @@ func (s *Store) SetSaleState(ctx context.Context, sale engine.SaleID, to engine.
 	})
 }
 
-// AdvanceSale is SetSaleState for who decided by the state from: ErrState if
-// somebody has changed it since.
-func (s *Store) AdvanceSale(ctx context.Context, sale engine.SaleID, from, to engine.SaleState, note Note) error {
-	return s.inSale(ctx, "advance", sale, func(tx pgx.Tx, in saleInfo) error {
+// AdvanceSale is SetSaleState for who decided by the sale as he has seen it: ErrState
+// if somebody has changed its state or its definition since.
+func (s *Store) AdvanceSale(ctx context.Context, seen engine.Sale, to engine.SaleState, note Note) error {
+	return s.inSale(ctx, "advance", seen.ID, func(tx pgx.Tx, in saleInfo) error {
 		present, err := lockState(ctx, tx, in.no)
 		if err != nil {
 			return err
 		}
-		if present != from {
-			return fmt.Errorf("it is %s, not %s: %w", present, from, ErrState)
+		var version int64
+		if err := tx.QueryRow(ctx, `SELECT version FROM sales WHERE no = $1`, in.no).Scan(&version); err != nil {
+			return err
 		}
-		return setState(ctx, tx, in.no, change{from, to, note})
+		if present != seen.State || version != seen.Version {
+			return fmt.Errorf("it is %s in version %d, not %s in %d: %w", present, version, seen.State, seen.Version, ErrState)
+		}
+		return setState(ctx, tx, in.no, change{present, to, note})
 	})
 }
 

@@ -14,8 +14,7 @@ import (
 // it: doors and scripts go by the window and Redis' clock alone.
 type calendar struct{ k *keeper }
 
-// stateByTime is the state of a sale at nowMS (Unix ms by Redis' clock, which
-// decides the window).
+// stateByTime is the state of a sale at nowMS (Unix ms).
 func stateByTime(def *engine.Sale, nowMS int64) engine.SaleState {
 	switch s := def.State; s {
 	case engine.SaleScheduled, engine.SaleOpen, engine.SalePaused:
@@ -32,9 +31,11 @@ func stateByTime(def *engine.Sale, nowMS int64) engine.SaleState {
 }
 
 // runOnce returns whether it changed the sale's state. Closing goes to Redis first.
-// It compares and sets: an operator may have paused the sale since it was read.
+// It is for good, so both clocks must have passed the time: one of Redis that runs
+// ahead after a failover must not end a sale (see clock). It compares and sets: an
+// operator may have paused the sale, or moved its window, since it was read.
 func (c *calendar) runOnce(ctx context.Context, v *view) (bool, error) {
-	to := stateByTime(&v.def, v.watch.Now)
+	to := stateByTime(&v.def, min(v.watch.Now, v.asOf.UnixMilli()))
 	if to == v.def.State {
 		return false, nil
 	}
@@ -43,7 +44,7 @@ func (c *calendar) runOnce(ctx context.Context, v *view) (bool, error) {
 			return false, fmt.Errorf("close by the clock: %w", err)
 		}
 	}
-	err := c.k.orders.AdvanceSale(ctx, c.k.sale, v.def.State, to, orders.Note{Who: "recovery", Why: "its time has come"})
+	err := c.k.orders.AdvanceSale(ctx, v.def, to, orders.Note{Who: "recovery", Why: "its time has come"})
 	if errors.Is(err, orders.ErrState) { // an operator was faster: the next probe sees it
 		return false, nil
 	}

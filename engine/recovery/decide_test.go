@@ -142,6 +142,11 @@ func (p pausedOrders) SetSaleState(_ context.Context, _ engine.SaleID, s engine.
 	return nil
 }
 
+func (p pausedOrders) AdvanceSale(_ context.Context, _ engine.Sale, s engine.SaleState, _ orders.Note) error {
+	p.got = append(p.got, "postgres "+string(s))
+	return nil
+}
+
 func TestClockPausesTheSale(t *testing.T) {
 	t.Parallel()
 	p := &pauses{}

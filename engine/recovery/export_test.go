@@ -134,8 +134,10 @@ func PruneBooks(ctx context.Context, r *Recovery) (int, error) { return r.pruneO
 
 // Seen is what the errands of a sound sale see.
 type Seen struct {
-	Redis, Postgres engine.SaleState
-	Skew            time.Duration
+	Redis, Postgres         engine.SaleState
+	Skew                    time.Duration
+	Closes                  time.Time
+	RedisTime, PostgresTime time.Time
 }
 
 // Errands runs the errands of one sale on a clock of its own.
@@ -157,7 +159,10 @@ func (e *Errands) Pass(d time.Duration) { e.now = e.now.Add(d) }
 
 // Run runs them once.
 func (e *Errands) Run(ctx context.Context, s Seen) {
-	v := view{def: engine.Sale{State: s.Postgres}, watch: stock.Watch{State: s.Redis}, skew: skew{by: s.Skew}}
+	v := view{
+		def:   engine.Sale{State: s.Postgres, Closes: s.Closes},
+		watch: stock.Watch{State: s.Redis, Now: s.RedisTime.UnixMilli()}, asOf: s.PostgresTime, skew: skew{by: s.Skew},
+	}
 	_ = e.p.errands(ctx, &v)
 }
 

@@ -47,7 +47,7 @@ type Orders interface {
 	Fence(ctx context.Context, sale engine.SaleID) (orders.Fence, error)
 	Sale(ctx context.Context, id engine.SaleID) (engine.Sale, orders.Status, error)
 	SetSaleState(ctx context.Context, sale engine.SaleID, to engine.SaleState, note orders.Note) error
-	AdvanceSale(ctx context.Context, sale engine.SaleID, from, to engine.SaleState, note orders.Note) error
+	AdvanceSale(ctx context.Context, seen engine.Sale, to engine.SaleState, note orders.Note) error
 	SettleSale(ctx context.Context, sale engine.SaleID, epoch int64, note orders.Note, also func(context.Context) error) (bool, error)
 	PruneSettled(ctx context.Context, age time.Duration, limit int) (int, error)
 

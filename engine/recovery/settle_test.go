@@ -3,6 +3,7 @@ package recovery_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -129,6 +130,35 @@ func TestStateByTime(t *testing.T) {
 		if got := recovery.StateByTime(&def, c.at.UnixMilli()); got != c.want {
 			t.Errorf("%s at %v: %s, want %s", c.state, c.at.Sub(opens), got, c.want)
 		}
+	}
+}
+
+// A clock that is far ahead closes no sale, for that would be for good: it is paused
+// for the clocks, and closed when both have passed its time.
+func TestClockAheadClosesNoSale(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	closes, ahead := now.Add(time.Hour), now.Add(2*time.Hour)
+	for name, seen := range map[string]recovery.Seen{
+		"Redis":      {RedisTime: ahead, PostgresTime: now, Skew: 2 * time.Hour},
+		"PostgreSQL": {RedisTime: now, PostgresTime: ahead, Skew: -2 * time.Hour},
+	} {
+		p := &pauses{}
+		c := recovery.NewErrands(pausedStock{pauses: p}, pausedOrders{pauses: p})
+		seen.Redis, seen.Postgres, seen.Closes = engine.SaleOpen, engine.SaleOpen, closes
+		for range 3 {
+			c.Run(t.Context(), seen)
+		}
+		if want := []string{"redis paused", "postgres paused"}; !slices.Equal(p.got, want) {
+			t.Errorf("%s ahead: %q, want %q", name, p.got, want)
+		}
+	}
+	p := &pauses{}
+	recovery.NewErrands(pausedStock{pauses: p}, pausedOrders{pauses: p}).Run(t.Context(), recovery.Seen{
+		Redis: engine.SaleOpen, Postgres: engine.SaleOpen, Closes: closes, RedisTime: ahead, PostgresTime: ahead,
+	})
+	if want := []string{"redis closed", "postgres closed"}; !slices.Equal(p.got, want) {
+		t.Errorf("both clocks have passed it: %q, want %q", p.got, want)
 	}
 }
 
