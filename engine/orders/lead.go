@@ -19,6 +19,11 @@ const (
 	// the doors about that long; one that is only slow loses nothing but the lead.
 	LeadFor = 2 * time.Second
 
+	// leadMost is the longest that a lead can have left. One that has more was written
+	// before PostgreSQL's clock was set back, or before a failover to a server whose
+	// clock is behind, and stands for nothing: else its sales had no leader so long.
+	leadMost = 2 * LeadFor
+
 	// takeMost bounds the leads that one round takes, so that several processes
 	// share what there is, and none begins with ten thousand sales at once.
 	takeMost = 256
@@ -82,9 +87,9 @@ func (l *Leader) Round(ctx context.Context) ([]Led, error) {
 		ON CONFLICT (name) DO UPDATE SET until = excluded.until`, l.name, LeadFor)
 	b.Queue(`UPDATE leads l SET leader = $1, number = l.number + 1 FROM (
 			SELECT l.sale_no FROM leads l JOIN sales s ON s.no = l.sale_no
-			WHERE l.leader NOT IN (SELECT name FROM leaders WHERE until >= clock_timestamp())
+			WHERE l.leader NOT IN (SELECT name FROM leaders WHERE until BETWEEN clock_timestamp() AND clock_timestamp() + $3::interval)
 			ORDER BY s.state = 'closed', s.state = 'paused', s.opens LIMIT $2 FOR UPDATE OF l SKIP LOCKED) free
-		WHERE l.sale_no = free.sale_no`, l.name, takeMost)
+		WHERE l.sale_no = free.sale_no`, l.name, takeMost, leadMost)
 	b.Queue(`SELECT s.id, l.number, s.epoch, s.frozen, s.state, s.version FROM leads l JOIN sales s ON s.no = l.sale_no
 		WHERE l.leader = $1`, l.name)
 	res := l.pool.SendBatch(ctx, &b)

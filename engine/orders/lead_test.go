@@ -65,6 +65,23 @@ func TestOneLeaderPerSale(t *testing.T) {
 	}
 }
 
+// PostgreSQL's clock was set back, or a standby whose clock is behind took over, and
+// the leader died with the old one: its lead does not stand until the clock has
+// caught up.
+func TestLeadOfALaterClockIsFree(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	one, two := b.Leader(), b.Leader()
+	led(t, one)
+	b.exec(`UPDATE leaders SET until = clock_timestamp() + interval '1 hour'`)
+	if got := led(t, two); !slices.Equal(got, []string{"drop 2"}) {
+		t.Errorf("leads %q, want the sale of the dead leader", got)
+	}
+	if got := led(t, one); len(got) != 0 {
+		t.Errorf("the first leads %q too", got)
+	}
+}
+
 // Every transaction of a leader that was overtaken is refused, and changes nothing.
 func TestDeposedLeaderIsRefused(t *testing.T) {
 	t.Parallel()

@@ -54,8 +54,8 @@ var salePath = map[string]string{
 }
 
 // keepAlive makes the server notice within about 15 s that a client's machine is
-// gone without a word. Until then its session locks stand, and nobody else can
-// lead a sale; the system's own default is two hours. Seconds, milliseconds.
+// gone without a word. Until then the locks of its transaction stand, and with
+// them those of a sale; the system's own default is two hours. Seconds, milliseconds.
 var keepAlive = map[string]string{
 	"tcp_keepalives_idle":     "5",
 	"tcp_keepalives_interval": "3",
