@@ -82,6 +82,14 @@ func TestSettledSaleWakes(t *testing.T) {
 		{"a message that slept", func() { b.ingest(bob); b.exec(`UPDATE orders SET state = 3, finished_at = now()`) }},
 		{"a message that came again", func() { b.ingest(ann) }},
 		{"a return", func() { _, err := b.Return(context.Background(), ann.Order, note); b.ok(err) }},
+		{"an envelope that was set aside", func() {
+			b.ok(b.Park(context.Background(), b.sale.ID, []engine.Order{b.order("cy", 1)}))
+			p, ok, err := b.Parked(context.Background(), time.Minute)
+			if err != nil || !ok {
+				t.Fatalf("%v, %v", ok, err)
+			}
+			b.ok(b.Unpark(context.Background(), p.ID))
+		}},
 		{"a restock", func() { _, err := b.Restock(context.Background(), b.sale.ID, "MUG", 1, note); b.ok(err) }},
 	} {
 		b.exec(`UPDATE moves SET done = true`)
