@@ -11,13 +11,15 @@ import (
 // A worker that shares its machine with a door takes the processor at the very
 // moment the door needs it, and what it does can wait: the queue keeps the orders,
 // and nobody who holds a 202 waits for their payment. With Config.GiveWay ingest
-// holds a batch back while its sale storms. Not for long: a batch a second per
-// queue goes on, and orders that are old already are never held.
+// holds a batch back while its sale storms. Not for long: orders that are old
+// already are never held. The other sales of the queue wait with it.
 const (
 	stormRate = 10_000                 // orders a second of a sale, from which on it storms
 	holdAge   = 8 * time.Second        // orders older than this are not held; a door refuses when they are 15 s old
 	holdPoll  = 100 * time.Millisecond // between two looks at the sale
 	holdStale = 2 * time.Second        // a look older than this says nothing about now
+	lookMost  = 250 * time.Millisecond // for one look: ingest does not wait for a Redis that is silent
+	seenMost  = 10_000                 // sales remembered
 )
 
 // looked is what was last seen of a sale.
@@ -102,6 +104,8 @@ func (g *giveWay) look(ctx context.Context, sale engine.SaleID) (storm bool, now
 	g.mu.Lock()
 	last := g.seen[sale]
 	g.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, lookMost)
+	defer cancel()
 	w, err := g.stock.Watch(ctx, sale, last.epoch)
 	if err != nil {
 		return false, 0
@@ -119,6 +123,9 @@ func (g *giveWay) look(ctx context.Context, sale engine.SaleID) (storm bool, now
 		return last.storm, w.Now // too short to measure
 	default:
 		next.storm = (w.Seq-last.seq)*1000 >= stormRate*passed
+	}
+	if len(g.seen) >= seenMost {
+		clear(g.seen) // a first look says nothing
 	}
 	g.seen[sale] = next
 	if next.storm {

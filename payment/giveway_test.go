@@ -91,6 +91,47 @@ func TestGivesWay(t *testing.T) {
 	}
 }
 
+// mutes is a shelf whose Redis takes every question and answers none.
+type mutes struct{ *shelf }
+
+func (mutes) Watch(ctx context.Context, _ engine.SaleID, _ int64) (stock.Watch, error) {
+	<-ctx.Done()
+	return stock.Watch{}, ctx.Err()
+}
+
+// A worker that gives way does not wait for a Redis that is silent: what it ingests
+// before a rebuild's cut need not be taken again.
+func TestGivingWayDoesNotWaitForRedis(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, q := newHouse(), newPipe()
+		w, err := payment.New(payment.Config{
+			Orders: h, Stock: mutes{newShelf(1)}, Ledger: h, Providers: map[string]provider.Provider{"p": provider.NewInstant()},
+			Source: q.source, GiveWay: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.Run(ctx) }()
+		for n := range 3 {
+			q.publish(agedEnvelope(100*n+1, 0))
+			synctest.Wait() // the first is a batch of its own
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		q.mu.Lock()
+		if q.acked != 3 {
+			t.Errorf("%d of 3 acknowledged after a second", q.acked)
+		}
+		q.mu.Unlock()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // agedEnvelope is ten orders that were accepted some time ago.
 func agedEnvelope(from int, old time.Duration) []byte {
 	e := engine.Envelope{Sale: "drop"}
