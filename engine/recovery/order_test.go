@@ -120,6 +120,11 @@ func TestUrgency(t *testing.T) {
 			t.Errorf("%s, opens %v: %d, want %d", order[i].State, order[i].Opens.Sub(now), got, i)
 		}
 	}
+	always := sale(engine.SaleOpen, -time.Hour, 0)
+	always.Closes = time.Time{}
+	if got := recovery.UrgencyOf(&always, now); got != 0 {
+		t.Errorf("a sale that never closes: %d, want 0", got)
+	}
 	near, over := sale(engine.SaleScheduled, time.Minute, time.Hour), sale(engine.SaleOpen, -time.Hour, -time.Second)
 	if recovery.UrgencyOf(&near, now) != 0 || recovery.UrgencyOf(&over, now) != 3 {
 		t.Errorf("opens in a minute: %d; over: %d", recovery.UrgencyOf(&near, now), recovery.UrgencyOf(&over, now))

@@ -28,7 +28,7 @@ const (
 // urgencyOf tells how much a sale's rebuild is waited for.
 func urgencyOf(def *engine.Sale, now time.Time) urgency {
 	switch {
-	case def.State == engine.SaleClosed, def.State == engine.SaleSettled, !now.Before(def.Closes):
+	case def.State == engine.SaleClosed, def.State == engine.SaleSettled, !def.Closes.IsZero() && !now.Before(def.Closes):
 		return finished
 	case def.State == engine.SalePaused:
 		return paused

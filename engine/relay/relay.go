@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -94,17 +93,18 @@ func (r *Relay) Run(ctx context.Context) error {
 		sales, err := r.list(ctx)
 		say.tell(ctx, err)
 		if err == nil { // while PostgreSQL is down the last list stands
-			for sale, stop := range tended {
-				if !slices.Contains(sales, sale) {
-					stop()
-					delete(tended, sale)
-				}
-			}
+			used := make(map[engine.SaleID]bool, len(sales))
 			for _, sale := range sales {
-				if tended[sale] == nil {
+				if used[sale] = true; tended[sale] == nil {
 					own, stop := context.WithCancel(ctx)
 					tended[sale] = stop
 					wg.Go(func() { r.tend(own, sale) })
+				}
+			}
+			for sale, stop := range tended {
+				if !used[sale] {
+					stop()
+					delete(tended, sale)
 				}
 			}
 		}
