@@ -97,7 +97,7 @@ func (w *Worker) work(ctx context.Context, tasks []ledger.Task) (err error) {
 
 // ask does one task at its provider.
 func (w *Worker) ask(ctx context.Context, t *ledger.Task) ledger.Result {
-	r := ledger.Result{Task: *t, Next: nextTry(t.Tries)}
+	r := ledger.Result{Task: *t, Next: w.jitter(nextTry(t.Tries))}
 	g := w.gateways[t.Book.Provider]
 	if g == nil {
 		w.log.Error("no such provider", "provider", t.Book.Provider, "sale", t.Book.Sale, "charges", len(t.Charges))
@@ -124,7 +124,7 @@ func (w *Worker) ask(ctx context.Context, t *ledger.Task) ledger.Result {
 	return r
 }
 
-// nextTry doubles from firstTry, at most maxTry, jittered.
+// nextTry doubles from firstTry, at most maxTry.
 func nextTry(tries int) time.Duration {
-	return jitter(min(2*firstTry<<min(tries, maxDoublings), maxTry))
+	return min(2*firstTry<<min(tries, maxDoublings), maxTry)
 }

@@ -21,6 +21,7 @@ type gateway struct {
 	batch provider.Batch // nil if it takes no batches
 
 	forgets bool // see provider.Forgetful
+	serial  bool // one call at a time, in the caller's goroutine
 
 	authorise, capture, void, lookup call
 }
@@ -66,10 +67,17 @@ func (g *gateway) ask(ctx context.Context, tries []attempt, conclude func([]atte
 		conclude(tries)
 		return
 	}
+	if g.serial {
+		for i := range tries {
+			tries[i].result = g.askOne(ctx, &tries[i])
+		}
+		conclude(tries)
+		return
+	}
 	ended := make(chan attempt, len(tries))
 	go func() {
 		defer close(ended)
-		eachOf(len(tries), func(i int) {
+		g.eachOf(len(tries), func(i int) {
 			t := tries[i]
 			t.result = g.askOne(ctx, &t)
 			ended <- t
@@ -103,7 +111,13 @@ const concludeEvery = 50 * time.Millisecond
 
 // eachOf runs f for each of n, at most MaxCalls at a time, and returns when all have
 // ended.
-func eachOf(n int, f func(i int)) {
+func (g *gateway) eachOf(n int, f func(i int)) {
+	if g.serial {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
 	var next atomic.Int64
 	var callers sync.WaitGroup
 	for range min(n, MaxCalls) {
@@ -187,7 +201,7 @@ func (g *gateway) do(ctx context.Context, t *ledger.Task) (errs []error) {
 	errs = make([]error, len(t.Charges))
 	switch {
 	case t.Kind == ledger.Void:
-		eachOf(len(errs), func(i int) {
+		g.eachOf(len(errs), func(i int) {
 			errs[i] = g.void.of(func() error { return g.p.Void(ctx, keyOf(&t.Charges[i])) })
 		})
 	case g.batch != nil:
@@ -201,7 +215,7 @@ func (g *gateway) do(ctx context.Context, t *ledger.Task) (errs []error) {
 			}
 		}
 	default:
-		eachOf(len(errs), func(i int) {
+		g.eachOf(len(errs), func(i int) {
 			errs[i] = g.capture.of(func() error { return g.p.Capture(ctx, keyOf(&t.Charges[i]), amountOf(t, i)) })
 		})
 	}

@@ -244,7 +244,7 @@ func (in *ingester) once(sale engine.SaleID, arrivals []orders.Arrival) (rep ord
 	if err != nil || len(rep.Claimed) == 0 {
 		<-in.w.slots
 	} else {
-		in.w.toPay <- claimed{rep.Claimed, time.Now()} // has room: as many as there are slots
+		in.w.toPay <- claimed{rep.Claimed, in.w.cfg.Now()} // has room: as many as there are slots
 	}
 	if err == nil {
 		in.w.m.ingested(&rep)
@@ -259,6 +259,9 @@ func (in *ingester) slot() bool {
 	case in.w.slots <- struct{}{}:
 		return true
 	default:
+	}
+	if in.w.steps != nil {
+		return false // only who steps the payers can make room
 	}
 	t := time.NewTimer(slotWait)
 	defer t.Stop()

@@ -25,7 +25,7 @@ type claimed struct {
 // payInHand pays a batch that waited for a payer, unless its lease is over: then a
 // poll takes it, or has.
 func (w *Worker) payInHand(ctx context.Context, c claimed) {
-	switch waited := time.Since(c.at); {
+	switch waited := w.cfg.Now().Sub(c.at); {
 	case waited >= payLease:
 		return
 	case waited >= renewEvery:
@@ -53,6 +53,10 @@ func (w *Worker) holdLease(ctx context.Context, batch []orders.Payable) *lease {
 		l.open[batch[i].Order] = true
 	}
 	sale := batch[0].Sale
+	if w.steps != nil { // nobody renews it: what takes longer is taken by another as well
+		close(l.done)
+		return l
+	}
 	go func() {
 		defer close(l.done)
 		tick := time.NewTicker(renewEvery)

@@ -15,9 +15,10 @@ type pace struct {
 	log   *slog.Logger
 	stage string
 	pause time.Duration // 0: all is well
+	steps *Clock        // of Steps; nil: the real one
 }
 
-func (w *Worker) pace(stage string) *pace { return &pace{log: w.log, stage: stage} }
+func (w *Worker) pace(stage string) *pace { return &pace{log: w.log, stage: stage, steps: w.steps} }
 
 // met notes how a step ended, and waits if it failed. It returns false when ctx has
 // ended.
@@ -41,6 +42,9 @@ func (p *pace) met(ctx context.Context, err error) bool {
 
 // sleep waits about d, or until ctx ends: then it returns false.
 func (p *pace) sleep(ctx context.Context, d time.Duration) bool {
+	if p.steps != nil {
+		return p.steps.Sleep(ctx, p.steps.Jitter(d))
+	}
 	t := time.NewTimer(jitter(d))
 	defer t.Stop()
 	select {

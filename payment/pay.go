@@ -3,6 +3,7 @@ package payment
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -194,8 +195,8 @@ func (w *Worker) conclude(ctx context.Context, tries []attempt) (unknown int, er
 		failpoint.Hit("pay/after-authorise")
 		err = w.settle(ctx, known)
 	}
-	for after, ids := range next {
-		err = errors.Join(err, w.later(ctx, sale, ids, min(jitter(2*after), maxLook)))
+	for _, after := range slices.Sorted(maps.Keys(next)) {
+		err = errors.Join(err, w.later(ctx, sale, next[after], min(w.jitter(2*after), maxLook)))
 	}
 	return unknown, err
 }

@@ -79,7 +79,7 @@ type Config struct {
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
-	Now        func() time.Time // for the lag in the metrics only; nil is time.Now
+	Now        func() time.Time // the local clock; nil is time.Now
 
 	// Moved, if set, is called after a transaction that may have written release
 	// rows of the sale: whoever applies them need not wait for his poll. It must
@@ -142,6 +142,7 @@ type Worker struct {
 		orders map[engine.OrderID]bool // overdue ones
 	}
 	giveWay *giveWay // nil: it does not
+	steps   *Clock   // nil: the real clock, and goroutines
 }
 
 // New checks the configuration. It starts nothing.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 //go:embed *.lua
@@ -62,9 +63,33 @@ func Text(op Op, incarnation int64) string {
 	return strings.Replace(string(b), incLine, "local INC = '"+strconv.FormatInt(incarnation, 10)+"'\n", 1)
 }
 
+// hashed remembers the SHAs of a few incarnations: each probe of a sale asks for
+// them, and hashing all scripts costs some 50 µs.
+var hashed struct {
+	sync.Mutex
+	shas map[int64]SHAs
+}
+
+const hashedMost = 64 // incarnations remembered
+
 // ScriptSHAs are the SHAs of this binary's scripts for a server of that
 // incarnation.
 func ScriptSHAs(incarnation int64) SHAs {
+	hashed.Lock()
+	defer hashed.Unlock()
+	shas, ok := hashed.shas[incarnation]
+	if ok {
+		return shas
+	}
+	if hashed.shas == nil || len(hashed.shas) >= hashedMost {
+		hashed.shas = make(map[int64]SHAs, hashedMost)
+	}
+	shas = hashScripts(incarnation)
+	hashed.shas[incarnation] = shas
+	return shas
+}
+
+func hashScripts(incarnation int64) SHAs {
 	var shas SHAs
 	for op := range NumOps {
 		sum := sha1.Sum([]byte(Text(op, incarnation)))

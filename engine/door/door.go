@@ -66,6 +66,7 @@ type Door struct {
 	log     *slog.Logger
 	metrics *metrics
 	zero    time.Time // of the door's own clock
+	steps   Clock     // of Steps, in its place; nil: the real one
 
 	sales    *table
 	recall   recall
@@ -94,17 +95,25 @@ func New(cfg Config) (*Door, error) {
 		}
 	}
 	cfg = withDefaults(cfg)
-	d := &Door{
-		cfg: cfg, log: cfg.Logger, zero: time.Now(), sales: newTable(), life: newLife(),
-		buckets: newBuckets(cfg.BuyerRate, cfg.BuyerBurst), lookers: newMeter(lookRate, lookBurst),
-		requests: sync.Pool{New: newRequest}, groups: sync.Pool{New: newGroup},
-	}
-	d.ctx, d.end = context.WithCancel(context.Background())
+	d := newDoor(cfg)
+	d.buckets = newBuckets(cfg.BuyerRate, cfg.BuyerBurst)
 	var err error
 	if d.metrics, err = newMetrics(d, cfg.Registerer); err != nil {
 		return nil, fmt.Errorf("door: metrics: %w", err)
 	}
 	return d, nil
+}
+
+// newDoor returns a door without metrics, and without a table of buyers: nobody comes
+// too often.
+func newDoor(cfg Config) *Door {
+	d := &Door{
+		cfg: cfg, log: cfg.Logger, zero: time.Now(), sales: newTable(), life: newLife(),
+		lookers:  newMeter(lookRate, lookBurst),
+		requests: sync.Pool{New: newRequest}, groups: sync.Pool{New: newGroup},
+	}
+	d.ctx, d.end = context.WithCancel(context.Background())
+	return d
 }
 
 func withDefaults(cfg Config) Config {
@@ -163,7 +172,12 @@ func (d *Door) Run(ctx context.Context) error {
 }
 
 // clock is the door's own monotonic clock, in nanoseconds since New.
-func (d *Door) clock() int64 { return int64(time.Since(d.zero)) }
+func (d *Door) clock() int64 {
+	if d.steps != nil {
+		return d.steps()
+	}
+	return int64(time.Since(d.zero))
+}
 
 // Handle answers the request if its route is one of the door's, and tells so.
 func (d *Door) Handle(ctx *fasthttp.RequestCtx) bool {

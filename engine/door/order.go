@@ -48,7 +48,18 @@ func (d *Door) admit(r *request, h *head, id, body []byte) answer {
 		return a
 	}
 	s.hurry(now)
-	now = d.clock()
+	return d.weigh(r, seen{s, v}, h, body)
+}
+
+// seen is a sale and what the door knows of it.
+type seen struct {
+	s *sale
+	v *view
+}
+
+// weigh is the part of admit that comes after the sale was found.
+func (d *Door) weigh(r *request, of seen, h *head, body []byte) answer {
+	s, v, now := of.s, of.v, d.clock()
 	if a := r.early(v, now); a != unanswered {
 		return a
 	}

@@ -193,7 +193,7 @@ func (s *sale) leasedFor(v *view, now int64) bool {
 		return false // there was one, and it has ended
 	default:
 	}
-	if v.Frozen {
+	if v.Frozen || s.door.steps != nil { // who steps the watch comes again
 		return false
 	}
 	t := time.NewTimer(firstLease)

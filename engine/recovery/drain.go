@@ -30,8 +30,9 @@ func (b *rebuilder) drain(ctx context.Context) {
 	ctx, cancel = context.WithTimeout(ctx, drainMost)
 	defer cancel()
 	nonce := string(k.sale) + "-" + rand.Text()
+	until := k.r.now().Add(drainMost) // ctx goes by the real clock, the steps by another
 	for k.r.cfg.Publisher.PublishMarker(ctx, queue.IngestQueue(k.sale), nonce) != nil {
-		if !sleep(ctx, markerRetry, nil) {
+		if !k.r.now().Before(until) || !k.r.sleep(ctx, markerRetry) {
 			k.log.Info("rebuild goes on without a drain: the broker is away")
 			return
 		}
@@ -41,7 +42,7 @@ func (b *rebuilder) drain(ctx context.Context) {
 		if err == nil && seen {
 			return
 		}
-		if !sleep(ctx, markerPoll, nil) {
+		if !k.r.now().Before(until) || !k.r.sleep(ctx, markerPoll) {
 			k.log.Info("rebuild goes on: the ingest is still behind")
 			return
 		}

@@ -50,7 +50,7 @@ func (k *keeper) pulse(ctx context.Context) {
 
 // beat raises the heartbeat if the keeper finds the sale sound in that epoch.
 func (k *keeper) beat(ctx context.Context, w word) bool {
-	k.beating.Lock() // hush waits for a beat on its way
+	k.r.lock(&k.beating) // hush waits for a beat on its way
 	defer k.beating.Unlock()
 	left := w.until.Sub(k.r.now())
 	if left <= 0 || k.view().fence.Epoch != w.epoch {
@@ -73,7 +73,7 @@ func (k *keeper) beat(ctx context.Context, w word) bool {
 // of the last one is known.
 func (k *keeper) hush() {
 	k.setView(view{})
-	k.beating.Lock()
+	k.r.lock(&k.beating)
 	defer k.beating.Unlock()
 }
 

@@ -45,6 +45,7 @@ type keeper struct {
 		at    time.Time
 	}
 
+	ctx    context.Context //nolint:containedctx // of the jobs: it ends with the lead
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -103,7 +104,10 @@ func (r *Recovery) startKeeper(lead orders.Lead) *keeper {
 		r: r, sale: lead.Sale, lead: lead, orders: r.cfg.Orders.Under(lead),
 		log: r.log.With("sale", string(lead.Sale)), meter: r.meter.of(lead.Sale),
 		words: make(chan word, 1), moves: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
-		lastBeat: r.now(), cancel: cancel,
+		lastBeat: r.now(), ctx: ctx, cancel: cancel,
+	}
+	if r.stepping() {
+		return k // Steps calls the jobs
 	}
 	k.wg.Go(func() { k.pulse(ctx) })
 	k.wg.Go(func() { k.tend(ctx) })

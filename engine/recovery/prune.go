@@ -62,7 +62,7 @@ func (p *pruner) runOnce(ctx context.Context) (PruneCounts, error) {
 			}
 			dead, sum.Pruned = dead[n:], sum.Pruned+int(done)
 		}
-		if cursor != 0 && !sleep(ctx, p.k.r.now().Sub(began), nil) {
+		if cursor != 0 && !p.k.r.sleep(ctx, p.k.r.now().Sub(began)) {
 			return sum, ctx.Err()
 		}
 	}

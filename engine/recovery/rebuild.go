@@ -100,7 +100,7 @@ func (b *rebuilder) freeze(ctx context.Context, f orders.Fence) error {
 // wait lets every lease run out. hush was called, so beaten is final.
 func (b *rebuilder) wait(ctx context.Context) error {
 	left := leaseWait - b.k.r.now().Sub(b.k.beaten())
-	if !sleep(ctx, left, nil) {
+	if !b.k.r.sleep(ctx, left) {
 		return ctx.Err()
 	}
 	return nil

@@ -52,6 +52,8 @@ type Recovery struct {
 	mu      sync.Mutex
 	keepers map[engine.SaleID]*keeper
 	told    atomic.Bool // of PostgreSQL being away
+
+	sleeps func(ctx context.Context, d time.Duration) bool // of Steps; nil: the real clock
 }
 
 // New returns a Recovery that does nothing until Run.
@@ -183,6 +185,10 @@ func (r *Recovery) leave(k *keeper) {
 	delete(r.keepers, k.sale)
 	r.mu.Unlock()
 	r.meter.forget(k.sale)
+	if r.stepping() {
+		k.stop() // there is no goroutine to wait for
+		return
+	}
 	r.leaving.Go(k.stop) // a call that hangs must not hold up other sales
 }
 

@@ -117,7 +117,7 @@ func (s *sweeper) sweep(ctx context.Context, v *view, epoch int64) (SweepCounts,
 			}
 			lost = lost[engine.MaxGroup:]
 		}
-		if cursor != 0 && !sleep(ctx, s.k.r.now().Sub(began), nil) {
+		if cursor != 0 && !s.k.r.sleep(ctx, s.k.r.now().Sub(began)) {
 			return sum, ctx.Err()
 		}
 	}

@@ -55,6 +55,13 @@ type Config struct {
 	Publisher  Publisher
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+
+	// InFlight is how many entries of a sale are being published at once; 0 is 8. With 1
+	// nothing is begun but what Run begins: a pass runs in its caller's goroutine.
+	InFlight int
+	// Now is the time by which entries of a sale without a watch are measured; nil is
+	// time.Now.
+	Now func() time.Time
 }
 
 // Relay is the job. Make it with New.
@@ -71,6 +78,12 @@ func New(cfg Config) *Relay {
 	}
 	if cfg.Registerer == nil {
 		cfg.Registerer = prometheus.NewRegistry()
+	}
+	if cfg.InFlight <= 0 {
+		cfg.InFlight = inFlight
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	return &Relay{cfg: cfg, log: cfg.Logger, meter: newMeter(cfg.Registerer)}
 }
@@ -130,7 +143,7 @@ func (r *Relay) tend(ctx context.Context, sale engine.SaleID) {
 	defer r.meter.forget(sale)
 	say := trouble{log: r.log.With("sale", string(sale)), what: "outbox cannot be relayed"}
 	for sleep(ctx, passEvery/2+rand.N(passEvery)) { // not all sales at the same moment
-		_, err := r.relay(ctx, sale, Age)
+		_, err := r.Pass(ctx, sale)
 		say.tell(ctx, err)
 	}
 }
@@ -163,6 +176,12 @@ func (t *trouble) tell(ctx context.Context, err error) {
 		t.told = false
 		t.log.Info("works again", "trouble", t.what)
 	}
+}
+
+// Pass relays what is older than Age in the sale's outboxes. Run does it again and
+// again for every sale in use.
+func (r *Relay) Pass(ctx context.Context, sale engine.SaleID) (Counts, error) {
+	return r.relay(ctx, sale, Age)
 }
 
 // Drain relays everything that is in the sale's outboxes, however young, until
@@ -250,45 +269,25 @@ func (r *Relay) now(ctx context.Context, sale engine.SaleID) (int64, error) {
 	case err == nil && w.Now > 0:
 		return w.Now, nil
 	case err == nil, errors.Is(err, stock.ErrFenced), errors.Is(err, stock.ErrNoSale):
-		return time.Now().UnixMilli(), nil
+		return r.cfg.Now().UnixMilli(), nil
 	}
 	return 0, err
 }
 
 // publish sends entries, some at a time, and marks those confirmed.
 func (r *Relay) publish(ctx context.Context, o outbox, entries []stock.Entry) (int, error) {
-	var (
-		mu        sync.Mutex
-		wg        sync.WaitGroup
-		confirmed []int64
-		failed    error
-		next      = make(chan stock.Entry)
-	)
-	for range min(inFlight, len(entries)) {
-		wg.Go(func() {
-			for e := range next {
-				err := r.publishOne(ctx, o.sale, e.Body)
-				mu.Lock()
-				if err == nil {
-					confirmed = append(confirmed, e.ID)
-				} else if failed == nil {
-					failed = err
-				}
-				mu.Unlock()
+	var b batch
+	if r.cfg.InFlight == 1 {
+		for i := range entries {
+			if b.stopped() {
+				break
 			}
-		})
-	}
-	for _, e := range entries {
-		mu.Lock()
-		stop := failed != nil
-		mu.Unlock()
-		if stop {
-			break // what is wrong with one is wrong with all: the broker
+			b.add(&entries[i], r.publishOne(ctx, o.sale, entries[i].Body))
 		}
-		next <- e
+	} else {
+		r.publishSome(ctx, o.sale, entries, &b)
 	}
-	close(next)
-	wg.Wait()
+	confirmed, failed := b.confirmed, b.failed
 	if len(confirmed) > 0 {
 		failpoint.Hit("relay/after-confirm")
 		if err := r.cfg.Stock.Mark(ctx, o.sale, o.epoch, confirmed); err != nil {
@@ -299,6 +298,53 @@ func (r *Relay) publish(ctx context.Context, o outbox, entries []stock.Entry) (i
 		r.log.Info("published what was left in the outbox", "sale", o.sale, "epoch", o.epoch, "entries", len(confirmed))
 	}
 	return len(confirmed), failed
+}
+
+// publishSome sends entries, at most Config.InFlight at a time, and returns when all
+// that were sent have ended.
+func (r *Relay) publishSome(ctx context.Context, sale engine.SaleID, entries []stock.Entry, b *batch) {
+	var wg sync.WaitGroup
+	next := make(chan *stock.Entry)
+	for range min(r.cfg.InFlight, len(entries)) {
+		wg.Go(func() {
+			for e := range next {
+				b.add(e, r.publishOne(ctx, sale, e.Body))
+			}
+		})
+	}
+	for i := range entries {
+		if b.stopped() {
+			break
+		}
+		next <- &entries[i]
+	}
+	close(next)
+	wg.Wait()
+}
+
+// batch is what became of entries.
+type batch struct {
+	mu        sync.Mutex
+	confirmed []int64
+	failed    error // the first
+}
+
+func (b *batch) add(e *stock.Entry, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil {
+		b.confirmed = append(b.confirmed, e.ID)
+	} else if b.failed == nil {
+		b.failed = err
+	}
+}
+
+// stopped tells whether one failed: what is wrong with one is wrong with all, the
+// broker.
+func (b *batch) stopped() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failed != nil
 }
 
 func (r *Relay) publishOne(ctx context.Context, sale engine.SaleID, body []byte) error {

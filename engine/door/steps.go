@@ -1,0 +1,128 @@
+package door
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/ticket"
+)
+
+// Clock is a door's own monotonic clock, in nanoseconds.
+type Clock func() int64
+
+// Steps is a door at one sale, without its goroutines, without HTTP and without the
+// real clock: whoever steps it (a simulator) calls the watch and the groups when he
+// likes, one also while another waits inside of a service. What is called is what the
+// watch and the lanes of a Door call. Not safe for use by two goroutines at once.
+type Steps struct {
+	d *Door
+	s *sale
+}
+
+// NewSteps returns a door at that sale, for stepping. like, if not nil, is another
+// whose metrics it shares. Buyers are not limited in how often they come.
+func NewSteps(cfg Config, id engine.SaleID, clock Clock, like *Steps) (*Steps, error) {
+	d := newDoor(withDefaults(cfg))
+	d.steps = clock
+	if like != nil {
+		d.metrics = like.d.metrics
+	} else {
+		var err error
+		if d.metrics, err = newMetrics(d, d.cfg.Registerer); err != nil {
+			return nil, fmt.Errorf("door: metrics: %w", err)
+		}
+	}
+	s := &sale{id: id, door: d, ready: make(chan struct{}), leased: make(chan struct{}), kick: make(chan struct{}, 1)}
+	s.gate.init(&d.cfg)
+	return &Steps{d, s}, nil
+}
+
+// Watch is one read of the watch, and what it starts: the marking of entries that are
+// confirmed.
+func (p *Steps) Watch(ctx context.Context) {
+	p.s.tick(ctx)
+	if p.s.marks.begin() {
+		p.s.runMarks()
+	}
+}
+
+// Leased tells whether the door has the lease of the epoch it sees.
+func (p *Steps) Leased() bool {
+	v := p.s.view.Load()
+	return v != nil && p.s.lease.holds(v.Epoch, p.d.clock())
+}
+
+// Ask is one request, its ticket verified.
+type Ask struct {
+	Ticket ticket.Ticket
+	Key    []byte // Idempotency-Key
+	Repeat bool   // Idempotency-Replay
+	Body   []byte // JSON
+}
+
+// Said is what one request hears.
+type Said struct {
+	Order  engine.OrderID // if it came as far as a group
+	Status int            // of HTTP
+	Type   string         // of the problem, if it is one; else what the body calls the order
+}
+
+// Group takes requests in and decides those that must be asked for in one group: it
+// returns when all have their answers.
+func (p *Steps) Group(asks []Ask) []Said {
+	said := make([]Said, len(asks))
+	all := make([]*request, len(asks))
+	g := newGroup().(*group)
+	for i := range asks {
+		r := newRequest().(*request)
+		if r.answer = p.admit(r, &asks[i]); r.answer == unanswered {
+			all[i] = r
+			g.members = append(g.members, r)
+		}
+		said[i] = p.said(r)
+	}
+	if len(g.members) == 0 {
+		return said
+	}
+	p.s.lane.mu.Lock()
+	p.s.lane.calls++
+	p.s.lane.groups++
+	p.s.lane.mu.Unlock()
+	g.do(p.s)
+	p.s.lane.mu.Lock()
+	p.s.lane.groups--
+	p.s.lane.mu.Unlock()
+	for i, r := range all {
+		if r != nil {
+			<-r.done
+			p.s.gate.leave()
+			said[i] = p.said(r)
+			said[i].Order = r.order()
+		}
+	}
+	return said
+}
+
+// admit is what Door.admit does once the ticket is verified and the sale found.
+func (p *Steps) admit(r *request, a *Ask) answer {
+	t := &a.Ticket
+	r.claims = ticket.Claims{
+		Sale: []byte(t.Sale), Buyer: []byte(t.Buyer), NotBefore: t.NotBefore, NotAfter: t.NotAfter, Max: t.Max, Identities: t.Identities,
+	}
+	v := p.s.view.Load()
+	switch {
+	case v == nil, v.missing:
+		return frozen
+	case string(r.claims.Sale) != string(p.s.id):
+		return otherSale
+	}
+	return p.d.weigh(r, seen{p.s, v}, &head{key: a.Key, replay: a.Repeat}, a.Body)
+}
+
+func (p *Steps) said(r *request) Said {
+	if word := statuses[r.answer]; word != "" {
+		return Said{Status: problems[r.answer].status, Type: word}
+	}
+	return Said{Status: problems[r.answer].status, Type: outcomeName(r.answer)}
+}

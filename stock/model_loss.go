@@ -1,0 +1,53 @@
+package stock
+
+import (
+	"maps"
+
+	"github.com/doorbuster/doorbuster/engine"
+)
+
+// Picture is all that a model's Redis has on disk at one moment: every key, and no
+// script.
+type Picture struct {
+	sales map[engine.SaleID]*modelSale
+}
+
+// Picture returns a copy of what there is.
+func (m *Model) Picture() Picture {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Picture{copySales(m.sales)}
+}
+
+// LoseSince is a restart of Redis that lost every write after the picture was taken.
+func (m *Model) LoseSince(p Picture) {
+	m.Restart()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sales = copySales(p.sales)
+}
+
+func copySales(from map[engine.SaleID]*modelSale) map[engine.SaleID]*modelSale {
+	out := make(map[engine.SaleID]*modelSale, len(from))
+	for id, s := range from {
+		c := &modelSale{inUse: s.inUse, epochs: make(map[int64]*modelEpoch, len(s.epochs))}
+		for n, e := range s.epochs {
+			c.epochs[n] = e.copied()
+		}
+		out[id] = c
+	}
+	return out
+}
+
+// copied shares with e what nobody changes: the slices inside of orders.
+func (e *modelEpoch) copied() *modelEpoch {
+	c := &modelEpoch{
+		watch: e.watch, items: make(map[engine.SKU]*Item, len(e.items)), records: maps.Clone(e.records), buyers: maps.Clone(e.buyers),
+		identities: maps.Clone(e.identities), outbox: maps.Clone(e.outbox), rows: maps.Clone(e.rows),
+	}
+	for sku, it := range e.items {
+		i := *it
+		c.items[sku] = &i
+	}
+	return c
+}
