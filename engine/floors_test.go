@@ -32,7 +32,6 @@ var floors = map[string]int{
 	"engine/orders":            2,
 	"engine/backing":           2,
 	"payment/ledger":           2,
-	"payment/bare":             2,
 	"payment/provider/sandbox": 2,
 
 	"engine/relay":     3,
