@@ -19,6 +19,7 @@ const (
 	MaxBuyers       = 5_000_000
 	clockTick       = 5 * time.Millisecond
 	pageEvery       = 100 * time.Millisecond
+	pageWait        = time.Second
 	progressEvery   = 200 * time.Millisecond
 	pageMissing     = 30 * time.Second // how long the page may be missing before the open
 	triesPerUnit    = 2                // waiting buyers that try again for each unit seen available
@@ -42,9 +43,12 @@ type CrowdConfig struct {
 	// EarlyPerMille of the buyers press before the open, RepeatPerMille of those who got an
 	// order ask for it once more, ChangePerMille ask for another basket under their key (which must be refused).
 	EarlyPerMille, RepeatPerMille, ChangePerMille int
-	Log                                           Log            // nil: none
-	Progress                                      func(Snapshot) // every 200 ms, from one goroutine, not after RunCrowd has returned; nil: none
-	Logger                                        *slog.Logger
+	// Arrive says how many of the buyers have come so long after the open, whatever those before
+	// them heard (an open loop); it never falls. nil: all come at once.
+	Arrive   func(sinceOpen time.Duration) int
+	Log      Log            // nil: none
+	Progress func(Snapshot) // every 200 ms, from one goroutine, not after RunCrowd has returned; nil: none
+	Logger   *slog.Logger
 }
 
 func (c *CrowdConfig) fill() error {
@@ -149,6 +153,7 @@ func RunCrowd(ctx context.Context, cfg CrowdConfig) (CrowdResult, error) {
 	c.again.Store(int64(max(0, cfg.Requests-cfg.Buyers)))
 
 	pages := newConn(addrs, 0)
+	pages.wait = pageWait
 	defer pages.close()
 	if err := c.firstPage(ctx, pages); err != nil {
 		return CrowdResult{}, fmt.Errorf("crowd: %w", err)
@@ -200,33 +205,29 @@ func (c *crowd) conduct(ctx context.Context, pages *conn) string {
 	c.report()
 	nextProgress := time.Now().Add(progressEvery)
 	entered := 0
-	var nextPage, lastSale time.Time
+	var lastSale time.Time
 	best := int64(-1) // units sold, the most seen
 	clock := time.NewTicker(clockTick)
 	defer clock.Stop()
+	fresh, enough := c.pagesOf(ctx, pages)
+	defer enough()
 	for {
+		freed := 0
 		select {
 		case <-ctx.Done():
 			return ctx.Err().Error()
+		case c.page = <-fresh:
+			freed = int(c.page.stock(&c.cfg.Basket).Available) * triesPerUnit
 		case <-clock.C:
 		}
-		now, freed := time.Now(), 0
+		now := time.Now()
 		if entered < early && now.After(c.opens.Add(-earlyBy)) {
 			c.lobby.enter(0, early)
 			entered = early
 		}
-		if entered < c.cfg.Buyers && !now.Before(c.opens) {
-			c.lobby.enter(entered, c.cfg.Buyers)
-			entered, lastSale = c.cfg.Buyers, now
-		}
-		if now.After(nextPage) {
-			nextPage = now.Add(pageEvery)
-			if p, err := readPage(ctx, pages, c.cfg.Sale); err == nil {
-				c.page = p
-				freed = int(p.stock(&c.cfg.Basket).Available) * triesPerUnit
-			} else {
-				c.cfg.Logger.Debug("crowd: the sale's page did not come", "sale", string(c.cfg.Sale), "error", err)
-			}
+		if here := c.here(now); entered < here {
+			c.lobby.enter(entered, here)
+			entered, lastSale = here, now
 		}
 		c.lobby.tick(now, freed)
 		if sold := c.page.stock(&c.cfg.Basket).Sold; sold > best {
@@ -243,6 +244,40 @@ func (c *crowd) conduct(ctx context.Context, pages *conn) string {
 			}
 		}
 	}
+}
+
+// pagesOf reads the sale's page again and again until the function it returns is
+// called. A page that does not come holds nobody back: buyers arrive by the clock.
+func (c *crowd) pagesOf(ctx context.Context, pages *conn) (fresh <-chan Page, enough func()) {
+	out, ended := make(chan Page), make(chan struct{})
+	ctx, stop := context.WithCancel(ctx)
+	go func() {
+		defer close(ended)
+		for next := time.Now(); sleepUntil(ctx, next); next = time.Now().Add(pageEvery) {
+			p, err := readPage(ctx, pages, c.cfg.Sale)
+			if err != nil {
+				c.cfg.Logger.Debug("crowd: the sale's page did not come", "sale", string(c.cfg.Sale), "error", err)
+				continue
+			}
+			select {
+			case out <- p:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return out, func() { stop(); <-ended }
+}
+
+// here is how many buyers have come by now.
+func (c *crowd) here(now time.Time) int {
+	since := now.Sub(c.opens)
+	if since < 0 {
+		return 0
+	}
+	if c.cfg.Arrive == nil {
+		return c.cfg.Buyers
+	}
+	return min(c.cfg.Arrive(since), c.cfg.Buyers)
 }
 
 // over tells why the crowd is done, "" if it is not.
