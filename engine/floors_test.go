@@ -47,6 +47,7 @@ var floors = map[string]int{
 	"loadtest/history": 4,
 
 	"loadtest/bench": 5,
+	"loadtest/chaos": 5,
 
 	"cmd/doorbuster": 8,
 }

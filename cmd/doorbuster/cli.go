@@ -18,6 +18,7 @@ type CLI struct {
 	DeadLetters DeadLettersCmd `cmd:"" help:"Show the messages that were put aside, or send them back."`
 
 	Load    LoadCmd    `cmd:"" help:"Load test a door."`
+	Chaos   ChaosCmd   `cmd:"" help:"Break real servers under load and check the laws."`
 	Sandbox SandboxCmd `cmd:"" help:"Serve the sandbox payment provider."`
 
 	Bench      BenchCmd      `cmd:"" help:"Measure everything in docs/BENCHMARKS.md again." hidden:""`

@@ -1,0 +1,80 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/doorbuster/doorbuster/engine/backing"
+)
+
+// links are those that carry a sale.
+var links = []link{
+	crowdLink,
+	{door, string(backing.Redis)},
+	{door, string(backing.RabbitMQ)},
+	{relay, string(backing.Redis)},
+	{relay, string(backing.RabbitMQ)},
+	{relay, string(backing.PostgreSQL)},
+	{worker, string(backing.RabbitMQ)},
+	{worker, string(backing.PostgreSQL)},
+	{worker, string(backing.Redis)},
+	{worker, provider},
+	{recovery, string(backing.Redis)},
+	{recovery, string(backing.RabbitMQ)},
+	{recovery, string(backing.PostgreSQL)},
+}
+
+// toxics are what a link can suffer.
+var toxics = []struct {
+	fault string
+	toxic toxic
+	delay time.Duration
+}{
+	{"50ms", slow, 50 * time.Millisecond},
+	{"500ms", slow, 500 * time.Millisecond},
+	{"blackhole", blackhole, 0},
+	{"reset", resetting, 0},
+	{"half-open", halfOpen, 0},
+}
+
+// sick is how long a link suffers.
+var sick = span{1500 * time.Millisecond, 4 * time.Second}
+
+func linkCells() (cells []*Cell) {
+	for _, l := range links {
+		for _, t := range toxics {
+			cells = append(cells, &Cell{
+				Component: l.String(), Fault: t.fault, kind: "link", link: l, hold: sick,
+				strike: func(_ context.Context, h *house) (string, error) {
+					h.memory["hits"] = h.proxy.hits.Load()
+					h.proxy.set(t.toxic, t.delay)
+					return "", nil
+				},
+				heal: healLink,
+			})
+		}
+	}
+	return cells
+}
+
+func healLink(_ context.Context, h *house) (string, error) {
+	before, struck := h.memory["hits"].(int64)
+	h.proxy.set(clean, 0)
+	if !struck {
+		return "", nil
+	}
+	if met := h.proxy.hits.Load() - before; met > 0 {
+		return fmt.Sprintf("%d connections and reads met the toxic", met), nil
+	}
+	return "", unproven("nothing passed the link meanwhile")
+}
+
+func hostOf(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}

@@ -1,0 +1,211 @@
+package chaos
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// toxic is what a link does to what passes.
+type toxic byte
+
+const (
+	clean     toxic = iota
+	slow            // everything comes later
+	blackhole       // nothing passes, nobody is told; afterwards it comes, as TCP repeats what was lost
+	resetting       // every connection is reset, new ones too
+	halfOpen        // connections of the moment go dead for ever, new ones work
+)
+
+const (
+	proxyBuffer = 32 << 10 // bytes of one read
+	proxyQueue  = 1024     // reads under way in one direction
+)
+
+// proxy stands in a link: it passes bytes between those who dial it and target,
+// and harms them as told. Safe for use by many goroutines.
+type proxy struct {
+	ln     net.Listener
+	target string
+	hits   atomic.Int64 // connections and reads that the toxic met
+
+	mu    sync.Mutex
+	now   toxic
+	delay time.Duration
+	turn  chan struct{} // closed when the toxic changes
+	pairs map[*pair]struct{}
+	over  bool
+	all   sync.WaitGroup
+}
+
+// pair is one connection through the proxy.
+type pair struct {
+	client, server net.Conn
+	dead           atomic.Bool // half open: what comes is dropped
+}
+
+func (c *pair) close() { _ = c.client.Close(); _ = c.server.Close() }
+
+// newProxy listens on the loopback.
+func newProxy(target string) (*proxy, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it ends with close
+	if err != nil {
+		return nil, err
+	}
+	p := &proxy{ln: ln, target: target, turn: make(chan struct{}), pairs: map[*pair]struct{}{}}
+	p.all.Go(p.accept)
+	return p, nil
+}
+
+func (p *proxy) addr() string { return p.ln.Addr().String() }
+
+// close ends every connection and returns when nothing of it runs.
+func (p *proxy) close() {
+	_ = p.ln.Close()
+	p.set(clean, 0)
+	p.mu.Lock()
+	p.over = true
+	for c := range p.pairs {
+		c.close()
+	}
+	p.mu.Unlock()
+	p.all.Wait()
+}
+
+// set changes what the link does from now on.
+func (p *proxy) set(t toxic, delay time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now, p.delay = t, delay
+	close(p.turn)
+	p.turn = make(chan struct{})
+	for c := range p.pairs {
+		switch t {
+		case resetting:
+			p.hits.Add(1)
+			abort(c)
+		case halfOpen:
+			p.hits.Add(1)
+			c.dead.Store(true)
+		case blackhole:
+			p.hits.Add(1)
+		}
+	}
+}
+
+// abort resets both sides: RST instead of FIN.
+func abort(c *pair) {
+	for _, side := range []net.Conn{c.client, c.server} {
+		if tcp, ok := side.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+	}
+	c.close()
+}
+
+func (p *proxy) state() (toxic, time.Duration, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now, p.delay, p.turn
+}
+
+func (p *proxy) accept() {
+	for {
+		client, err := p.ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		p.all.Go(func() { p.open(client) })
+	}
+}
+
+// open dials the target for a client, once the link lets it.
+func (p *proxy) open(client net.Conn) {
+	for {
+		now, _, turn := p.state()
+		if now == resetting {
+			p.hits.Add(1)
+			abort(&pair{client: client, server: client})
+			return
+		}
+		if now != blackhole {
+			break
+		}
+		p.hits.Add(1)
+		<-turn
+	}
+	server, err := net.Dial("tcp", p.target) //nolint:noctx // on the loopback it answers at once
+	if err != nil {
+		abort(&pair{client: client, server: client})
+		return
+	}
+	c := &pair{client: client, server: server}
+	p.mu.Lock()
+	p.pairs[c] = struct{}{}
+	if p.over {
+		c.close()
+	}
+	p.mu.Unlock()
+	var both sync.WaitGroup
+	both.Go(func() { p.pass(c, client, server) })
+	both.Go(func() { p.pass(c, server, client) })
+	both.Wait()
+	p.mu.Lock()
+	delete(p.pairs, c)
+	p.mu.Unlock()
+}
+
+// parcel is what one read brought, and when it may be handed on.
+type parcel struct {
+	b   []byte
+	due time.Time
+}
+
+// pass carries one direction. Reads and writes are apart, so that a delay makes
+// nothing slower, only later.
+func (p *proxy) pass(c *pair, from, to net.Conn) {
+	queue := make(chan parcel, proxyQueue)
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for b := range queue {
+			if wait := time.Until(b.due); wait > 0 {
+				time.Sleep(wait)
+			}
+			if _, err := to.Write(b.b); err != nil {
+				c.close()
+			}
+		}
+	})
+	for {
+		buf := make([]byte, proxyBuffer)
+		n, err := from.Read(buf)
+		if err != nil {
+			break
+		}
+		now, delay, turn := p.state()
+		for now == blackhole {
+			p.hits.Add(1)
+			<-turn
+			now, delay, turn = p.state()
+		}
+		if c.dead.Load() {
+			p.hits.Add(1)
+			continue
+		}
+		if now == slow {
+			p.hits.Add(1)
+		}
+		queue <- parcel{buf[:n], time.Now().Add(delay)}
+	}
+	close(queue)
+	writer.Wait()
+	if c.dead.Load() {
+		return // the other side must not hear that this one has gone
+	}
+	c.close()
+}
