@@ -74,6 +74,13 @@ func build(ctx context.Context, c *redis.Client, img *Image, h *hashes) error {
 	if err != nil {
 		return err
 	}
+	if img.Sale.Mode == engine.ModeDurable {
+		safety, err := safetyOf(ctx, c)
+		if err != nil {
+			return err
+		}
+		h.state = append(h.state, fieldSafety, safety.String())
+	}
 	pointer, k := pointerKey(img.Sale.ID), keysOf(img.Sale.ID, img.Epoch)
 	if err := below(ctx, c, pointer, img.Epoch); err != nil {
 		return err

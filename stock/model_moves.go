@@ -281,6 +281,7 @@ func (m *Model) Build(_ context.Context, img Image) error {
 	}
 	e.define(&img.Sale)
 	e.watch.KeyNumber = int64(img.Sale.KeyNumber)
+	e.watch.Safety.Durable = img.Sale.Mode == engine.ModeDurable // it has no replica, and loses what Lose says
 	e.watch.State, e.watch.Incarnation, e.watch.SHA = watchState(img.Sale.State), img.Incarnation, ScriptSHAs(img.Incarnation)
 	for _, it := range img.Sale.Items {
 		e.items[it.SKU].Units, e.items[it.SKU].Available = it.Units, it.Units

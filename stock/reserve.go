@@ -51,7 +51,7 @@ type Decision struct {
 //
 // ErrFenced and ErrStale say that nothing was written. After any other error it
 // is unknown whether units were taken: the same baskets may be sent again, and
-// what was taken is found.
+// what was taken is found. ErrUnsafe, of a durable sale, comes with d filled in.
 func (s *Store) Reserve(ctx context.Context, sale engine.SaleID, g Grip, baskets []engine.Basket, d *Decision) error {
 	return s.reserve(ctx, &question{sale: sale, grip: g, baskets: baskets}, d)
 }
@@ -87,9 +87,12 @@ func (s *Store) reserve(ctx context.Context, q *question, d *Decision) error {
 	if err := checkGroup(q.baskets); err != nil {
 		return fmt.Errorf("reserve in sale %s: %w", q.sale, err)
 	}
-	reply, err := s.eval(ctx, q.sale, q.grip.SHA[OpReserve], d.group.args(q))
+	reply, doubt, err := s.evalSafely(ctx, q, d.group.args(q))
 	if err == nil {
 		err = d.read(q, reply)
+	}
+	if err == nil && doubt != nil {
+		err = fmt.Errorf("%w: %w", ErrUnsafe, doubt)
 	}
 	if err != nil {
 		return fmt.Errorf("reserve %d baskets in sale %s: %w", len(q.baskets), q.sale, err)

@@ -29,6 +29,7 @@ type Grip struct {
 	Incarnation int64
 	Version     int64 // of the definition
 	SHA         SHAs
+	Safety      Safety // what Reserve and Retake wait for
 }
 
 // Watch is what the slot says about a sale at one moment.

@@ -97,6 +97,7 @@ func parseState(fields map[string]string) (Watch, error) {
 		return Watch{}, fmt.Errorf("state %q", fields[fieldState])
 	}
 	w.Currency, w.SHA, w.Retired = fields[fieldCurrency], parseSHAs(fields[fieldSHA]), fields[fieldRetired] != ""
+	w.Safety = parseSafety(fields[fieldSafety])
 	for name := range fields {
 		sku, ok := strings.CutPrefix(name, available)
 		if !ok {

@@ -85,7 +85,7 @@ func (w *world) open(t tester, edit func(*engine.Sale)) *bundle {
 	t.Cleanup(func() {
 		ctx := context.Background()
 		for epoch := range int64(9) {
-			for _, k := range []string{"st", "o", "b", "i", "ob", "rows"} {
+			for _, k := range []string{"st", "o", "b", "i", "ob", "rows", "w"} {
 				w.rdb.Unlink(ctx, fmt.Sprintf("s:{%s}:%d:%s", b.def.ID, epoch, k))
 			}
 		}

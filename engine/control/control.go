@@ -63,6 +63,10 @@ type Config struct {
 	KeyNumber    int           // of the master key for order ids of sales created here; 0 is 1
 	SettleWithin time.Duration // 0 is SettleWithin
 	Logger       *slog.Logger  // nil: none
+
+	// CheckDurable tells why Redis is not fit for a sale of durable mode; such a
+	// sale is not created then. nil: nobody looks.
+	CheckDurable func(ctx context.Context, sale engine.SaleID) error
 }
 
 // Control acts on sales.
@@ -83,13 +87,19 @@ func New(cfg Config) *Control {
 }
 
 // Create writes a new sale to PostgreSQL, scheduled; recovery loads it into
-// Redis. orders.ErrSaleExists, ErrInvalid, ErrNote.
+// Redis. orders.ErrSaleExists, ErrInvalid, ErrNote, and of a durable sale what
+// CheckDurable says.
 func (c *Control) Create(ctx context.Context, sale engine.Sale, note Note) error {
 	if err := checkNote(note); err != nil {
 		return fmt.Errorf("create sale %s: %w", sale.ID, err)
 	}
 	if err := Validate(&sale); err != nil {
 		return fmt.Errorf("create sale %s: %w", sale.ID, err)
+	}
+	if sale.Mode == engine.ModeDurable && c.cfg.CheckDurable != nil {
+		if err := c.cfg.CheckDurable(ctx, sale.ID); err != nil {
+			return fmt.Errorf("create sale %s: %w", sale.ID, err)
+		}
 	}
 	if sale.KeyNumber == 0 {
 		sale.KeyNumber = c.cfg.KeyNumber

@@ -409,3 +409,24 @@ func TestShow(t *testing.T) {
 		t.Errorf("Redis down: %+v, %v", v, err)
 	}
 }
+
+// A durable sale is made only where Redis can keep its promise.
+func TestDurableSaleIsChecked(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	unfit := errors.New("appendfsync is everysec")
+	var asked []engine.SaleID
+	check := func(_ context.Context, sale engine.SaleID) error { asked = append(asked, sale); return unfit }
+	ctl := control.New(control.Config{Orders: b.Store, Stock: b.stock, CheckDurable: check})
+	def := definition(b.sale + "-2")
+	b.ok(ctl.Create(t.Context(), def, note)) // standard mode: nobody asks
+	def.ID, def.Mode = b.sale+"-3", engine.ModeDurable
+	if err := ctl.Create(t.Context(), def, note); !errors.Is(err, unfit) || len(asked) != 1 || asked[0] != def.ID {
+		t.Errorf("asked about %q: %v", asked, err)
+	}
+	if _, _, err := b.Sale(t.Context(), def.ID); !errors.Is(err, orders.ErrNoSale) {
+		t.Errorf("it was created all the same: %v", err)
+	}
+	unfit = nil
+	b.ok(ctl.Create(t.Context(), def, note))
+}

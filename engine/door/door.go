@@ -42,6 +42,10 @@ type Config struct {
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 
+	// CheckDurable tells why Redis is not fit for a sale of durable mode
+	// (stock.ErrNotDurable); nothing of it is sold then. nil: nobody looks.
+	CheckDurable func(ctx context.Context, sale engine.SaleID) error
+
 	GroupMax   int           // most baskets of one script call; default and at most engine.MaxGroup
 	Calls      int           // script calls of a sale in flight; default 1: a slot runs one at a time
 	InFlight   int           // groups of a sale between script and confirm; default 4

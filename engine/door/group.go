@@ -28,6 +28,7 @@ type group struct {
 	envelope engine.Envelope
 	body     []byte
 	called   bool // the script was called and came back, or never will
+	unsafe   bool // what it took may be lost with its server: nobody hears 202
 }
 
 func newGroup() any { return new(group) }
@@ -35,7 +36,7 @@ func newGroup() any { return new(group) }
 // do answers every member.
 func (g *group) do(s *sale) {
 	d := s.door
-	g.called = false
+	g.called, g.unsafe = false, false
 	defer g.end(s)
 	began, first, size := d.clock(), g.members[0].began, int64(len(g.members))
 	d.metrics.groupSize.Observe(float64(size))
@@ -53,7 +54,7 @@ func (g *group) do(s *sale) {
 	}
 
 	g.answerDecided(s)
-	if len(g.envelope.Orders) > 0 {
+	if len(g.envelope.Orders) > 0 && !g.unsafe { // else end tells them, and the relay publishes
 		confirm := g.publish(s)
 		d.metrics.confirm.Observe(secondsOf(d.clock() - decided))
 		g.answerAll(s, confirm)
@@ -86,6 +87,9 @@ func (g *group) reserve(s *sale) answer {
 		if !g.view.Retired && !s.lease.holds(g.view.Epoch, d.clock()) {
 			return frozen
 		}
+		if !s.mayPromise(g.view) {
+			return frozen
+		}
 		g.encode()
 		failpoint.Hit("door/before-reserve")
 		ctx, cancel := context.WithTimeout(context.Background(), scriptTimeout)
@@ -97,6 +101,10 @@ func (g *group) reserve(s *sale) answer {
 			return outcomeUnknown
 		case err == nil:
 			failpoint.Hit("door/after-reserve")
+			return unanswered
+		case errors.Is(err, stock.ErrUnsafe) && len(g.decision.Verdicts) == len(g.members):
+			d.metrics.unsafe.Inc()
+			g.unsafe = true // what was refused is refused all the same
 			return unanswered
 		case errors.Is(err, stock.ErrStale):
 			d.metrics.stale.Inc()
@@ -142,7 +150,7 @@ func (g *group) encode() {
 // into the envelope.
 func (g *group) answerDecided(s *sale) {
 	now := s.door.clock()
-	leased := s.lease.holds(g.view.Epoch, now)
+	leased := s.lease.holds(g.view.Epoch, now) && !g.unsafe
 	for i, r := range g.members {
 		v := &g.decision.Verdicts[i]
 		r.verdict = *v

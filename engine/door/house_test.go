@@ -42,13 +42,20 @@ func setupReal(t *testing.T, units int64) *house {
 // setupBehind lets the door reach its broker under the URL of a proxy.
 func setupBehind(t *testing.T, units int64, broker string) *house {
 	t.Helper()
+	return setupOn(t, stock.New(backingtest.Redis(t)), broker, func(s *engine.Sale) { s.Items[0].Units = units })
+}
+
+// setupOn takes another Redis, too, and another sale.
+func setupOn(t *testing.T, store *stock.Store, broker string, edit func(*engine.Sale)) *house {
+	t.Helper()
 	r := &house{
-		T: t, store: stock.New(backingtest.Redis(t)), queue: queue.Config{URL: backingtest.AMQP(t), Prefix: backingtest.QueuePrefix(t)},
+		T: t, store: store, queue: queue.Config{URL: backingtest.AMQP(t), Prefix: backingtest.QueuePrefix(t)},
 		sale: engine.Sale{
 			ID: backingtest.Sale(t), State: engine.SaleOpen, Version: 1, KeyNumber: 1, Currency: "KRW", LimitPerBuyer: 3,
-			Opens: time.Now().Add(-time.Minute), Closes: time.Now().Add(time.Hour), Items: []engine.Item{{SKU: "MUG", Price: 1500, Units: units}},
+			Opens: time.Now().Add(-time.Minute), Closes: time.Now().Add(time.Hour), Items: []engine.Item{{SKU: "MUG", Price: 1500, Units: 1000}},
 		},
 	}
+	edit(&r.sale)
 	var err error
 	if r.keys, err = ticket.NewKeys(1, map[uint8][]byte{1: bytes.Repeat([]byte("t"), 32)}); err != nil {
 		t.Fatal(err)
@@ -61,7 +68,7 @@ func setupBehind(t *testing.T, units int64, broker string) *house {
 	publisher := queue.NewPublisher(queue.Config{URL: broker, Prefix: r.queue.Prefix})
 	d, err := door.New(door.Config{
 		Stock: r.store, Publisher: publisher, Tickets: r.keys, OrderKeys: map[int][]byte{1: bytes.Repeat([]byte("o"), 32)},
-		BuyerRate: 1e6, BuyerBurst: 1 << 20,
+		BuyerRate: 1e6, BuyerBurst: 1 << 20, CheckDurable: r.store.CheckDurable,
 	})
 	if err != nil {
 		t.Fatal(err)

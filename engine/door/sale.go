@@ -41,9 +41,10 @@ type sale struct {
 	keys    keys
 	failing bool // the last read failed; under reading
 
-	lane  lane
-	gate  gate
-	marks marks
+	lane    lane
+	gate    gate
+	marks   marks
+	durable durable
 }
 
 // keys is the id key of a sale with the number of its master key.

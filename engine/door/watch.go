@@ -103,6 +103,7 @@ func (s *sale) tick(ctx context.Context) {
 		s.failing = false
 		d.log.Info("the watch of a sale is back", "sale", s.id, "epoch", w.Epoch)
 	}
+	s.lookDurable(d.ctx, &w)
 	v := newView(w, key, sent, got)
 	v.page = appendPage(make([]byte, 0, pageSize(len(w.Items))), s.id, v, false)
 	s.view.Store(v)
