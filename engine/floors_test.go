@@ -46,8 +46,9 @@ var floors = map[string]int{
 	"loadtest":         4,
 	"loadtest/history": 4,
 
-	"loadtest/bench": 5,
-	"loadtest/chaos": 5,
+	"loadtest/bench":    5,
+	"loadtest/chaos":    5,
+	"loadtest/simulate": 5,
 
 	"cmd/doorbuster": 8,
 }

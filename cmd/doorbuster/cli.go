@@ -17,9 +17,10 @@ type CLI struct {
 
 	DeadLetters DeadLettersCmd `cmd:"" help:"Show the messages that were put aside, or send them back."`
 
-	Load    LoadCmd    `cmd:"" help:"Load test a door."`
-	Chaos   ChaosCmd   `cmd:"" help:"Break real servers under load and check the laws."`
-	Sandbox SandboxCmd `cmd:"" help:"Serve the sandbox payment provider."`
+	Load     LoadCmd     `cmd:"" help:"Load test a door."`
+	Chaos    ChaosCmd    `cmd:"" help:"Break real servers under load and check the laws."`
+	Simulate SimulateCmd `cmd:"" help:"Run the engine against simulated services that fail, from seeds."`
+	Sandbox  SandboxCmd  `cmd:"" help:"Serve the sandbox payment provider."`
 
 	Bench      BenchCmd      `cmd:"" help:"Measure everything in docs/BENCHMARKS.md again." hidden:""`
 	BenchChild BenchChildCmd `cmd:"" help:"A server of the benchmark's own." hidden:""`

@@ -72,6 +72,9 @@ func (n *turn) wait(ctx context.Context) error {
 	t.ready = append(t.ready, n)
 	t.grant()
 	t.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err // else select would toss a coin
+	}
 	patience := time.NewTimer(yieldMost)
 	defer patience.Stop()
 	for {

@@ -1,0 +1,290 @@
+package simulate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/orders"
+	"github.com/doorbuster/doorbuster/engine/recovery"
+	"github.com/doorbuster/doorbuster/payment/ledger"
+)
+
+// database is the simulated PostgreSQL: orders.Model, and the tables beside it (leads,
+// parked envelopes, the ledger). A transaction is one step.
+type database struct {
+	service
+	m      *orders.Model
+	lead   orders.Lead
+	leader string
+	until  map[string]time.Time // of leaders
+	parked []*parked
+	serial int64
+	books  map[ledger.Charge]ledger.State
+	tasks  []*task
+}
+
+type parked struct {
+	orders.Parked
+	due time.Time
+}
+
+type task struct {
+	ledger.Task
+	due time.Time
+}
+
+func newDatabase(w *world) *database {
+	db := &database{
+		service: service{w: w, name: "db", odds: odds{.005, .01, .005, .01}},
+		until:   map[string]time.Time{}, books: map[ledger.Charge]ledger.State{},
+	}
+	db.m = orders.NewModel(w.time)
+	units := []int64{6 + w.rng.Int64N(6), 3 + w.rng.Int64N(4)}
+	err := db.m.CreateSale(context.Background(), engine.Sale{
+		ID: saleID, Name: "sim", KeyNumber: 1, Mode: engine.ModeStandard, Payment: engine.PayAtOrder, Provider: "bank", Currency: currency,
+		Opens: dawn.Add(-time.Hour), Closes: dawn.Add(24 * time.Hour), LimitPerBuyer: limit, LimitPerIdentity: 0,
+		HoldFor: engine.DefaultHoldFor, ReplayWindow: engine.DefaultReplay,
+		Items: []engine.Item{{SKU: "A", Price: 100, Units: units[0]}, {SKU: "B", Price: 250, Units: units[1]}},
+	}, orders.Note{})
+	if err != nil {
+		panic(err)
+	}
+	return db
+}
+
+func (db *database) knows(id engine.OrderID) bool {
+	_, err := db.m.Order(context.Background(), id)
+	return err == nil
+}
+
+// conn is a client of the database, of everybody or under a lead.
+type conn struct {
+	*database
+	under orders.Lead
+}
+
+// Under returns the same under that lead.
+func (c conn) Under(lead orders.Lead) recovery.Orders { return conn{c.database, lead} }
+
+// tx is a transaction that changes something. It is refused to who no longer leads.
+func (c conn) tx(ctx context.Context, op string, do func() error) error {
+	return c.call(ctx, op, writes, func() error {
+		if c.under.Number != 0 && c.lead.Number != c.under.Number {
+			return orders.ErrDeposed
+		}
+		err := do()
+		c.w.laws.books()
+		return err
+	})
+}
+
+func (c conn) ask(ctx context.Context, op string, do func() error) error {
+	return c.call(ctx, op, reads, do)
+}
+
+// leader takes and keeps leads for one process.
+type leader struct {
+	*database
+	name string
+}
+
+func (l leader) Round(ctx context.Context) (led []orders.Led, err error) {
+	var out []orders.Led
+	err = l.call(ctx, "round", reads, func() error {
+		now := l.w.time()
+		l.until[l.name] = now.Add(orders.LeadFor)
+		if until, ok := l.until[l.leader]; !ok || until.Before(now) {
+			l.leader, l.lead = l.name, orders.Lead{Sale: saleID, Number: l.lead.Number + 1}
+			l.w.tell("%s leads, number %d", l.name, l.lead.Number)
+		}
+		if l.leader == l.name {
+			f, err := l.m.Fence(ctx, saleID)
+			f.Seq = 0
+			out = []orders.Led{{Lead: l.lead, Fence: f}}
+			return err
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (l leader) Resign(ctx context.Context) error {
+	return l.call(ctx, "resign", writes, func() error { delete(l.until, l.name); return nil })
+}
+
+func (c conn) Ingest(ctx context.Context, sale engine.SaleID, arrivals []orders.Arrival) (orders.IngestReport, error) {
+	var rep orders.IngestReport
+	arrivals = slices.Clone(arrivals)
+	err := c.tx(ctx, fmt.Sprintf("ingest %d", len(arrivals)), func() (err error) { rep, err = c.m.Ingest(ctx, sale, arrivals); return err })
+	return forget(rep, err)
+}
+
+func (c conn) IngestAndClaim(ctx context.Context, sale engine.SaleID, arrivals []orders.Arrival, lease time.Duration) (orders.IngestReport, error) {
+	var rep orders.IngestReport
+	arrivals = slices.Clone(arrivals)
+	err := c.tx(ctx, fmt.Sprintf("ingest %d", len(arrivals)), func() (err error) {
+		rep, err = c.m.IngestAndClaim(ctx, sale, arrivals, lease)
+		return err
+	})
+	return forget(rep, err)
+}
+
+// forget is what a caller has who heard an error.
+func forget[T any](v T, err error) (T, error) {
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return v, nil
+}
+
+func (c conn) Reject(ctx context.Context, sale engine.SaleID, r orders.Rejected) error {
+	c.w.laws.breaks("order %s rejected: %s", r.Order, r.Cause)
+	return c.tx(ctx, "reject", func() error { return c.m.Reject(ctx, sale, r) })
+}
+
+func (c conn) Claim(ctx context.Context, opt orders.ClaimOptions) ([]orders.Payable, error) {
+	var out []orders.Payable
+	opt.Sale = saleID
+	err := c.tx(ctx, "claim", func() (err error) { out, err = c.m.Claim(ctx, opt); return err })
+	return forget(out, err)
+}
+
+func (c conn) Settle(ctx context.Context, sale engine.SaleID, payments []orders.Payment,
+	also func(ctx context.Context, tx pgx.Tx, confirmed []orders.Payable) error,
+) ([]orders.Settled, error) {
+	var out []orders.Settled
+	err := c.tx(ctx, "settle", func() (err error) { out, err = c.m.Settle(ctx, sale, payments, also); return err })
+	return forget(out, err)
+}
+
+func (c conn) Defer(ctx context.Context, sale engine.SaleID, ids []engine.OrderID, next time.Duration) error {
+	return c.tx(ctx, "defer", func() error { return c.m.Defer(ctx, sale, ids, next) })
+}
+
+func (c conn) Expire(ctx context.Context, most int) (n int, err error) {
+	err = c.tx(ctx, "expire", func() (err error) { n, err = c.m.Expire(ctx, most); return err })
+	return n, err
+}
+
+func (c conn) MarkMarker(ctx context.Context, nonce string) error {
+	return c.tx(ctx, "marker", func() error { return c.m.MarkMarker(ctx, nonce) })
+}
+
+func (c conn) SeenMarker(ctx context.Context, nonce string) (seen bool, err error) {
+	err = c.ask(ctx, "seen marker", func() (err error) { seen, err = c.m.SeenMarker(ctx, nonce); return err })
+	return seen, err
+}
+
+// Park is orders.Store.Park.
+func (c conn) Park(ctx context.Context, sale engine.SaleID, stale []engine.Order) error {
+	body := engine.AppendEnvelope(nil, &engine.Envelope{Sale: sale, Orders: stale})
+	return c.tx(ctx, "park", func() error {
+		c.serial++
+		p := &parked{Parked: orders.Parked{ID: c.serial, Sale: sale, Body: body}, due: c.w.time()}
+		c.database.parked = append(c.database.parked, p)
+		return nil
+	})
+}
+
+// Parked is orders.Store.Parked.
+func (c conn) Parked(ctx context.Context, lease time.Duration) (orders.Parked, bool, error) {
+	var got orders.Parked
+	found := false
+	err := c.tx(ctx, "parked", func() error {
+		f, err := c.m.Fence(ctx, saleID)
+		for _, p := range c.database.parked {
+			if err == nil && !f.Frozen && !found && !p.due.After(c.w.time()) {
+				got, found, p.due = p.Parked, true, c.w.time().Add(lease)
+			}
+		}
+		return err
+	})
+	return got, found && err == nil, err
+}
+
+// Unpark is orders.Store.Unpark.
+func (c conn) Unpark(ctx context.Context, id int64) error {
+	return c.tx(ctx, "unpark", func() error {
+		c.database.parked = slices.DeleteFunc(c.database.parked, func(p *parked) bool { return p.ID == id })
+		return nil
+	})
+}
+
+func (c conn) ParkedOrders(context.Context) (int64, error) { return int64(len(c.database.parked)), nil }
+
+func (c conn) Fence(ctx context.Context, sale engine.SaleID) (f orders.Fence, err error) {
+	err = c.ask(ctx, "fence", func() (err error) { f, err = c.m.Fence(ctx, sale); return err })
+	return f, err
+}
+
+func (c conn) Sale(ctx context.Context, id engine.SaleID) (s engine.Sale, st orders.Status, err error) {
+	err = c.ask(ctx, "sale", func() (err error) { s, st, err = c.m.Sale(ctx, id); return err })
+	return s, st, err
+}
+
+func (c conn) SetSaleState(ctx context.Context, sale engine.SaleID, to engine.SaleState, note orders.Note) error {
+	return c.tx(ctx, "set state", func() error { return c.m.SetSaleState(ctx, sale, to, note) })
+}
+
+func (c conn) AdvanceSale(ctx context.Context, seen engine.Sale, to engine.SaleState, note orders.Note) error {
+	return c.tx(ctx, "advance", func() error { return c.m.AdvanceSale(ctx, seen, to, note) })
+}
+
+// SettleSale is never asked for: the sale of a story does not close.
+func (c conn) SettleSale(context.Context, engine.SaleID, int64, orders.Note, func(context.Context) error) (bool, error) {
+	return false, nil
+}
+
+// PruneSettled finds nothing.
+func (c conn) PruneSettled(context.Context, time.Duration, int) (int, error) { return 0, nil }
+
+func (c conn) PendingMoves(ctx context.Context, sale engine.SaleID, most int) (out []engine.Move, err error) {
+	err = c.ask(ctx, "pending moves", func() (err error) { out, err = c.m.PendingMoves(ctx, sale, most); return err })
+	return forget(out, err)
+}
+
+func (c conn) MarkMoved(ctx context.Context, sale engine.SaleID, epoch int64, rows []orders.Moved) (n int, moved bool, err error) {
+	err = c.tx(ctx, fmt.Sprintf("mark %d rows", len(rows)), func() (err error) { n, moved, err = c.m.MarkMoved(ctx, sale, epoch, rows); return err })
+	return n, moved, err
+}
+
+func (c conn) Unknown(ctx context.Context, sale engine.SaleID, holds []orders.HoldOf) (out []orders.HoldOf, err error) {
+	err = c.ask(ctx, "unknown", func() (err error) { out, err = c.m.Unknown(ctx, sale, holds); return err })
+	return forget(out, err)
+}
+
+func (c conn) Freeze(ctx context.Context, sale engine.SaleID, epoch int64) (ok bool, err error) {
+	err = c.tx(ctx, "freeze", func() (err error) { ok, err = c.m.Freeze(ctx, sale, epoch); return err })
+	return ok && err == nil, err
+}
+
+func (c conn) Cut(ctx context.Context, sale engine.SaleID, epoch int64) (img orders.Image, err error) {
+	err = c.tx(ctx, "cut", func() (err error) { img, err = c.m.Cut(ctx, sale, epoch); return err })
+	return forget(img, err)
+}
+
+func (c conn) Unfreeze(ctx context.Context, sale engine.SaleID, epoch int64) (ok bool, err error) {
+	err = c.tx(ctx, "unfreeze", func() (err error) { ok, err = c.m.Unfreeze(ctx, sale, epoch); return err })
+	return ok && err == nil, err
+}
+
+func (c conn) Incarnation(ctx context.Context, server string) (n int64, err error) {
+	err = c.tx(ctx, "incarnation", func() (err error) { n, err = c.m.Incarnation(ctx, server); return err })
+	return n, err
+}
+
+func (c conn) RaiseIncarnation(ctx context.Context, server string, from int64) (n int64, err error) {
+	err = c.tx(ctx, "raise incarnation", func() (err error) { n, err = c.m.RaiseIncarnation(ctx, server, from); return err })
+	return n, err
+}
+
+func (c conn) cancel(ctx context.Context, buyer engine.BuyerID, id engine.OrderID) (out orders.CancelOutcome, err error) {
+	err = c.tx(ctx, "cancel", func() (err error) { out, err = c.m.Cancel(ctx, buyer, id); return err })
+	return out, err
+}

@@ -1,0 +1,32 @@
+// Package simulate runs the engine against services that fail, in virtual time,
+// from a seed: the same seed gives the same story, step by step.
+//
+// What runs is the production code: the door's admission, groups and lease
+// (door.Steps), the worker's stages (payment.Steps), the leader's round, heartbeat,
+// probe, rebuild, applier and sweep (recovery.Steps), the relay's pass. What is
+// simulated is what they talk to: Redis (stock.Model, which tests keep equal to the
+// real scripts), PostgreSQL (orders.Model, likewise, and the few tables beside it),
+// RabbitMQ, the payment provider, and the clock. The package declares no transition
+// and no guard of its own; a test reads its source for that.
+//
+// # One at a time
+//
+// Everything that acts is an actor: a coroutine (iter.Pull), of which exactly one
+// runs. It gives up its turn inside of every call to a service, before and after the
+// call takes effect, and wherever it would wait. Who goes on is decided by virtual
+// time and the seed. So a rebuild, an ingest, an applier is as many steps as it makes
+// calls, and anything may happen between any two of them. Actors of a process share
+// its memory, and die with it.
+//
+// # What fails
+//
+// A request or its answer gets lost; a call takes effect after its caller gave up; a
+// process dies before or after a call, or stands still for seconds; Redis restarts,
+// loses what it wrote last, or everything, or has its scripts loaded by another sale
+// first; the broker is away, loses confirms, delivers twice and in another order, or
+// has a queue purged; PostgreSQL is away; the provider answers late or not at all. After
+// a while all of it stops, and the house must come to rest: then laws.go looks at it.
+//
+// The model of a service is one of what it does, not of how: a transaction of
+// PostgreSQL and a script of Redis are one step each, because they are.
+package simulate

@@ -1,0 +1,116 @@
+package simulate
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/doorbuster/doorbuster/engine/door"
+)
+
+// Config says which stories are told.
+type Config struct {
+	Seeds   int    // how many
+	From    uint64 // the first seed
+	Workers int    // at once; 0 is one for each processor
+	// Progress, if set, is told now and then how many are done.
+	Progress func(done int)
+}
+
+// MaxFailing is how many failing seeds a report names.
+const MaxFailing = 100
+
+// Report is what came of the stories.
+type Report struct {
+	Seeds        int            `json:"seeds"`
+	Violations   int            `json:"violations"` // stories in which a law was broken
+	Faults       map[string]int `json:"faults"`
+	Acknowledged int            `json:"acknowledged"` // orders whose buyer heard 202
+	Confirmed    int            `json:"confirmed"`    // of all orders
+	Failing      []Failure      `json:"failing"`
+}
+
+// Failure is a story in which a law was broken.
+type Failure struct {
+	Seed   uint64   `json:"seed"`
+	Broken []string `json:"broken"`
+}
+
+// Run tells the stories of many seeds, each alone, until ctx ends. The error is ctx's.
+func Run(ctx context.Context, cfg Config) (Report, error) {
+	if cfg.Workers <= 0 {
+		cfg.Workers = runtime.GOMAXPROCS(0)
+	}
+	sum := Report{Faults: map[string]int{}, Failing: []Failure{}}
+	var mu sync.Mutex
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range cfg.Workers {
+		wg.Go(func() {
+			like := likeness()
+			for i := next.Add(1) - 1; i < int64(cfg.Seeds) && ctx.Err() == nil; i = next.Add(1) - 1 {
+				seed := cfg.From + uint64(i)
+				w := newWorld(seed, nil, like)
+				broken := w.run()
+				mu.Lock()
+				sum.add(seed, w, broken)
+				if cfg.Progress != nil && sum.Seeds%1000 == 0 {
+					cfg.Progress(sum.Seeds)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	slices.SortFunc(sum.Failing, func(a, b Failure) int { return int(int64(a.Seed) - int64(b.Seed)) })
+	return sum, ctx.Err()
+}
+
+func (r *Report) add(seed uint64, w *world, broken []string) {
+	r.Seeds++
+	r.Acknowledged += len(w.crowd.acked)
+	for name, n := range w.faults {
+		r.Faults[name] += n
+	}
+	for _, n := range w.db.books {
+		if n != 0 {
+			r.Confirmed++
+		}
+	}
+	if len(broken) > 0 {
+		r.Violations++
+		if len(r.Failing) < MaxFailing {
+			r.Failing = append(r.Failing, Failure{seed, broken})
+		}
+	}
+}
+
+// Tell tells the story of one seed, a line for each step, and returns which laws it
+// broke.
+func Tell(out io.Writer, seed uint64) ([]string, error) {
+	s := &story{}
+	broken := newWorld(seed, s, likeness()).run()
+	for _, line := range s.lines {
+		if _, err := fmt.Fprintln(out, line); err != nil {
+			return broken, err
+		}
+	}
+	return broken, nil
+}
+
+// story is what happened, line by line.
+type story struct{ lines []string }
+
+func (s *story) add(line string) { s.lines = append(s.lines, line) }
+
+func likeness() likenesses {
+	steps, err := door.NewSteps(door.Config{Registerer: registry{}}, saleID, func() int64 { return 0 }, nil)
+	if err != nil {
+		panic(err)
+	}
+	return likenesses{door: steps}
+}

@@ -1,0 +1,96 @@
+package simulate_test
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/doorbuster/doorbuster/loadtest/simulate"
+)
+
+// storiesEnv says how many stories TestStories tells; without it, and with the race
+// detector, it tells few.
+const (
+	storiesEnv = "DOORBUSTER_STORIES"
+	fewStories = 300
+)
+
+// TestStories: no law is broken, whatever fails.
+func TestStories(t *testing.T) {
+	t.Parallel()
+	n := fewStories
+	if s := os.Getenv(storiesEnv); s != "" && !raceEnabled {
+		var err error
+		if n, err = strconv.Atoi(s); err != nil {
+			t.Fatalf("%s: %v", storiesEnv, err)
+		}
+	}
+	r, err := simulate.Run(t.Context(), simulate.Config{Seeds: n, From: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Seeds != n || r.Acknowledged < 5*n {
+		t.Errorf("%d stories of %d, %d orders acknowledged: too few to say anything", r.Seeds, n, r.Acknowledged)
+	}
+	for _, fault := range []string{
+		"crash", "process stopped", "request lost", "answer lost", "effect late", "reply lost", "ack lost", "message twice", "queue purged",
+		"redis loses a suffix", "redis loses everything", "restart of redis", "broker away", "db away", "bank away",
+	} {
+		if r.Faults[fault] == 0 {
+			t.Errorf("%q never happened", fault)
+		}
+	}
+	for i, f := range r.Failing {
+		t.Errorf("seed %d: %q", f.Seed, f.Broken)
+		if i == 0 {
+			tell(t, f.Seed)
+		}
+	}
+}
+
+// tell shows the story of a seed.
+func tell(t *testing.T, seed uint64) []string {
+	t.Helper()
+	var story bytes.Buffer
+	broken, err := simulate.Tell(&story, seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(broken) > 0 {
+		t.Log(story.String())
+	}
+	return broken
+}
+
+// kept are seeds of stories that once went wrong, and why.
+var kept = map[uint64]string{}
+
+// TestKept tells them again.
+func TestKept(t *testing.T) {
+	t.Parallel()
+	for seed, why := range kept {
+		if broken := tell(t, seed); len(broken) > 0 {
+			t.Errorf("seed %d, which once went wrong because %s: %q", seed, why, broken)
+		}
+	}
+}
+
+// TestSameSeed: a seed is a story, line by line.
+func TestSameSeed(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		var once, again bytes.Buffer
+		_, err1 := simulate.Tell(&once, seed)
+		_, err2 := simulate.Tell(&again, seed)
+		if err1 != nil || err2 != nil {
+			t.Fatal(err1, err2)
+		}
+		if !bytes.Equal(once.Bytes(), again.Bytes()) {
+			t.Errorf("seed %d tells two stories", seed)
+		}
+		if once.Len() == 0 {
+			t.Errorf("seed %d tells nothing", seed)
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package simulate
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/doorbuster/doorbuster/engine"
+)
+
+// The sale that is simulated.
+const (
+	saleID   = engine.SaleID("sim")
+	currency = "EUR"
+	limit    = 2
+)
+
+// How long a story is, in virtual time.
+const (
+	troubleFor = 22 * time.Second  // things fail
+	restBy     = 240 * time.Second // all must be at rest
+	maxSteps   = 200_000           // turns of actors in a story
+)
+
+var dawn = time.Unix(1_700_000_000, 0).UTC()
+
+// world is one story.
+type world struct {
+	rng    *rand.Rand
+	now    int64 // virtual nanoseconds since dawn
+	events events
+	cur    *actor
+	steps  int
+	healed bool
+
+	actors    []*actor
+	processes []*process
+
+	redis  *redis
+	db     *database
+	broker *broker
+	bank   *bank
+	doors  []*doorway
+	crowd  crowd
+	like   likenesses
+
+	laws   laws
+	faults map[string]int
+	story  *story
+}
+
+func newWorld(seed uint64, s *story, like likenesses) *world {
+	w := &world{rng: rand.New(rand.NewPCG(seed, 0x5eed)), faults: map[string]int{}, story: s, like: like}
+	w.db = newDatabase(w)
+	w.redis = newRedis(w)
+	w.broker = newBroker(w)
+	w.bank = newBank(w)
+	w.laws.begin(w)
+	w.crowd.begin(w)
+	w.house()
+	w.nemesis()
+	w.after(troubleFor, w.heal)
+	return w
+}
+
+// run tells the story to its end, and returns what was found wrong.
+func (w *world) run() []string {
+	defer w.close()
+	next := int64(troubleFor)
+	for w.step() && len(w.laws.broken) == 0 {
+		if w.now >= next && w.healed {
+			next = w.now + int64(time.Second)
+			if w.laws.atRest() {
+				w.laws.verdict()
+				return w.laws.broken
+			}
+		}
+		if w.now > int64(restBy) || w.steps > maxSteps {
+			w.laws.breaks("not at rest: %s", w.laws.unrest())
+		}
+	}
+	return w.laws.broken
+}
+
+// heal ends all trouble.
+func (w *world) heal() {
+	w.healed = true
+	w.tell("no more trouble")
+	for _, s := range []*service{&w.redis.service, &w.db.service, &w.broker.service, &w.bank.service} {
+		s.down = 0
+	}
+	w.broker.held = 0
+	for _, p := range w.processes {
+		p.stopped = 0
+	}
+}
+
+// time is the true time.
+func (w *world) time() time.Time { return dawn.Add(time.Duration(w.now)) }
+
+// chance is true with that probability while things fail.
+func (w *world) chance(p float64) bool { return !w.healed && w.rng.Float64() < p }
+
+// between is a time between two.
+func (w *world) between(a, b time.Duration) time.Duration {
+	return a + time.Duration(w.rng.Int64N(int64(b-a)+1))
+}
+
+// jitter makes d up to a half shorter.
+func (w *world) jitter(d time.Duration) time.Duration { return w.between(d/2, d) }
+
+func (w *world) count(fault string) { w.faults[fault]++ }
+
+// tell adds a line to the story.
+func (w *world) tell(format string, args ...any) {
+	if w.story == nil {
+		return
+	}
+	who := "·"
+	if w.cur != nil {
+		who = w.cur.name
+	}
+	w.story.add(fmt.Sprintf("%9.3fs %-14s %s", time.Duration(w.now).Seconds(), who, fmt.Sprintf(format, args...)))
+}
