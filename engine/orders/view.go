@@ -95,6 +95,22 @@ func (s *Store) OrdersOf(ctx context.Context, sale engine.SaleID, buyer engine.B
 	return s.views(ctx, `WHERE o.sale_no = $1 AND o.buyer = $2 ORDER BY o.accepted_at DESC, o.id LIMIT $3`, in.no, buyer, limit)
 }
 
+// MayLack tells whether orders of the sale that were answered 202 may stand in neither
+// PostgreSQL nor Redis: some are parked, or Redis' keys were made anew within the time
+// given, and what the old ones held may be in the queue yet. ErrNoSale.
+func (s *Store) MayLack(ctx context.Context, sale engine.SaleID, within time.Duration) (may bool, err error) {
+	in, err := s.info(ctx, sale)
+	if err != nil {
+		return false, err
+	}
+	err = s.pool.QueryRow(ctx, `SELECT (epoch > 1 AND cut_at > now() - $2::interval) IS TRUE OR EXISTS (SELECT FROM parked WHERE sale_no = $1)
+		FROM sales WHERE no = $1`, in.no, within).Scan(&may)
+	if err != nil {
+		return false, fmt.Errorf("what is under way in sale %s: %w", sale, err)
+	}
+	return may, nil
+}
+
 func (s *Store) views(ctx context.Context, where string, args ...any) ([]View, error) {
 	rows, err := s.pool.Query(ctx, selectView+where, args...)
 	if err != nil {

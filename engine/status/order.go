@@ -217,7 +217,8 @@ type Mine struct {
 	Sale   engine.SaleID `json:"sale"`
 	Orders []Order       `json:"orders"`
 	// Complete says that none is missing that was answered 202. It is false while
-	// Redis cannot be asked, or has forgotten the sale: ask again.
+	// Redis cannot be asked, or has forgotten the sale, and while orders that it lost may
+	// be on their way yet: ask again.
 	Complete bool `json:"complete"`
 }
 
@@ -228,7 +229,7 @@ func (s *Status) mine(ctx *fasthttp.RequestCtx, who asker, sale engine.SaleID) {
 	}
 	all, end := context.WithTimeout(context.Background(), answerIn)
 	defer end()
-	views, err := s.ordersOf(all, sale, who.buyer)
+	views, lacks, err := s.ordersOf(all, sale, who.buyer)
 	if errors.Is(err, orders.ErrNoSale) {
 		write(ctx, noSale)
 		return
@@ -242,20 +243,26 @@ func (s *Status) mine(ctx *fasthttp.RequestCtx, who asker, sale engine.SaleID) {
 		m.Orders = append(m.Orders, fromView(&views[i]))
 	}
 	more, complete := s.pending(all, sale, who.buyer, views)
-	m.Orders, m.Complete = append(m.Orders, more...), complete
+	m.Orders, m.Complete = append(m.Orders, more...), complete && !lacks
 	newestFirst(m.Orders)
 	writeJSON(ctx, fasthttp.StatusOK, "application/json", &m)
 }
 
-func (s *Status) ordersOf(ctx context.Context, sale engine.SaleID, buyer engine.BuyerID) ([]orders.View, error) {
+// ordersOf reads what PostgreSQL has of a buyer, and whether some may be on their way
+// that are not in Redis either. That is asked first: what arrives after it is read.
+func (s *Status) ordersOf(ctx context.Context, sale engine.SaleID, buyer engine.BuyerID) (views []orders.View, lacks bool, err error) {
 	done, ok := s.books.turn()
 	if !ok {
-		return nil, errBusy
+		return nil, false, errBusy
 	}
 	defer done()
 	ctx, end := context.WithTimeout(ctx, queryTimeout)
 	defer end()
-	return s.cfg.Orders.OrdersOf(ctx, sale, buyer, MaxMine)
+	if lacks, err = s.cfg.Orders.MayLack(ctx, sale, doubtFor); err != nil {
+		return nil, false, err
+	}
+	views, err = s.cfg.Orders.OrdersOf(ctx, sale, buyer, MaxMine)
+	return views, lacks, err
 }
 
 func (s *Status) cancel(ctx *fasthttp.RequestCtx, who asker, id engine.OrderID) {

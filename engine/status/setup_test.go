@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/valyala/fasthttp"
 	"go.uber.org/goleak"
 
@@ -35,6 +36,7 @@ func TestMain(m *testing.M) {
 type bundle struct {
 	*orders.Store
 	t       *testing.T
+	pool    *pgxpool.Pool
 	stock   *stock.Store
 	sale    engine.Sale
 	tickets *ticket.Keys
@@ -62,7 +64,7 @@ func setup(t *testing.T, change func(*status.Config)) *bundle {
 	rdb, err := stock.Open(backingtest.RedisURL(t))
 	b.ok(err)
 	t.Cleanup(func() { _ = rdb.Close() })
-	b.Store, b.stock = orders.New(pool), stock.New(rdb)
+	b.Store, b.pool, b.stock = orders.New(pool), pool, stock.New(rdb)
 	b.load(backingtest.Sale(t))
 	b.tickets, err = ticket.NewKeys(1, map[uint8][]byte{1: bytes.Repeat([]byte("k"), 32)})
 	b.ok(err)

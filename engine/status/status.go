@@ -25,6 +25,7 @@ const (
 	queryWait    = 500 * time.Millisecond // for a turn at PostgreSQL or Redis, before 503
 	queryTimeout = 2 * time.Second        // of one question to PostgreSQL or Redis
 	answerIn     = 3 * time.Second        // of all questions behind one answer
+	doubtFor     = time.Minute            // after a rebuild, orders that Redis lost may be on their way yet
 	salesFor     = 5 * time.Second        // how long the list of sales in use is believed
 	maxSalesTry  = 32                     // sales that are searched for an order not yet ingested
 )
@@ -34,6 +35,7 @@ type Orders interface {
 	Order(ctx context.Context, id engine.OrderID) (orders.View, error)
 	Orders(ctx context.Context, ids []engine.OrderID) ([]orders.View, error)
 	OrdersOf(ctx context.Context, sale engine.SaleID, buyer engine.BuyerID, limit int) ([]orders.View, error)
+	MayLack(ctx context.Context, sale engine.SaleID, within time.Duration) (bool, error)
 	Cancel(ctx context.Context, buyer engine.BuyerID, order engine.OrderID) (orders.CancelOutcome, error)
 	Sales(ctx context.Context) ([]engine.SaleID, error)
 }
