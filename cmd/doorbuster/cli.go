@@ -15,6 +15,8 @@ type CLI struct {
 	Token   TokenCmd   `cmd:"" help:"Mint bearer tokens."`
 	Audit   AuditCmd   `cmd:"" help:"Check the laws of a sale; exit status 1 if one is broken."`
 
+	Recovery RecoveryCmd `cmd:"" help:"Ask how recovery keeps the sales."`
+
 	DeadLetters DeadLettersCmd `cmd:"" help:"Show the messages that were put aside, or send them back."`
 
 	Load     LoadCmd     `cmd:"" help:"Load test a door."`

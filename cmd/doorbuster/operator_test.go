@@ -17,6 +17,7 @@ import (
 	"github.com/doorbuster/doorbuster/engine/audit"
 	"github.com/doorbuster/doorbuster/engine/backing"
 	"github.com/doorbuster/doorbuster/engine/control"
+	"github.com/doorbuster/doorbuster/engine/recovery"
 	"github.com/doorbuster/doorbuster/loadtest"
 )
 
@@ -144,6 +145,30 @@ func (o *operator) create(ctx context.Context, t *testing.T) {
 		t.Errorf("printed %q", out)
 	}
 	refused(t, o.g, []string{"no such sale", "DATABASE_URL"}, "sale", "show", "--sale", "nope")
+	durable := saleFile(t, append([]string{"mode: durable"}, good...)...)
+	refused(t, o.g, []string{"appendfsync everysec", "CONFIG SET", "up --fsync always"}, "sale", "create", "-f", durable)
+	o.recovery(ctx, t)
+}
+
+// recovery asks how the sale is kept.
+func (o *operator) recovery(ctx context.Context, t *testing.T) {
+	t.Helper()
+	var all []recovery.Report
+	until(ctx, t, "the load is noted", func() bool {
+		all = nil
+		parse(t, must(t, o.g, "recovery", "status", "--sale", o.sale, "--json"), &all)
+		return len(all) == 1 && all[0].Rebuild != nil && !all[0].Rebuild.Running
+	})
+	if r := all[0]; r.Leader == nil || r.Leader.LeftMS <= 0 || r.Heartbeat == nil || !r.Heartbeat.Rising || r.Rebuild.Why != "new" || len(r.Rebuild.Steps) == 0 {
+		t.Errorf("%+v", r)
+	}
+	out := must(t, o.g, "recovery", "status")
+	for _, want := range []string{"sale " + o.sale + ": ", "led by ", "last rebuilt ", "(new): freezing ", "heartbeat ", ", rises, ", "release rows pending 0"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("printed %q, without %q", out, want)
+		}
+	}
+	refused(t, o.g, []string{"no such sale"}, "recovery", "status", "--sale", "nope")
 }
 
 func (o *operator) show(t *testing.T) control.View {

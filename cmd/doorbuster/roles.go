@@ -31,7 +31,8 @@ func (p *program) wireDoor(context.Context) error {
 	d, err := door.New(door.Config{
 		Stock: p.stock, Publisher: p.pub, Tickets: tickets, OrderKeys: orderKeys,
 		Logger: p.log, Registerer: p.reg,
-		GroupOfOne: p.cmd.GroupOfOne, GateMax: p.cmd.GateMax,
+		CheckDurable: p.stock.CheckDurable,
+		GroupOfOne:   p.cmd.GroupOfOne, GateMax: p.cmd.GateMax,
 		BuyerRate: p.cmd.BuyerRate, BuyerBurst: p.cmd.BuyerBurst,
 	})
 	if err != nil {
@@ -162,7 +163,7 @@ func (p *program) wireRecovery(ctx context.Context) error {
 	p.recovery = recovery.New(recovery.Config{
 		Depth: depth,
 		Stock: p.stock, Pulse: pulse, Orders: recovery.Books(store), Lead: lead.Leader(),
-		Publisher: p.pub, Drainer: drainer,
+		Publisher: p.pub, Drainer: drainer, Notes: store.NoteRecoveries, Secure: p.stock.Secure,
 		Logger: p.log, Registerer: p.reg,
 	})
 	p.add(roleRecovery, p.recovery.Run)

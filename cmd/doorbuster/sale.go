@@ -83,7 +83,8 @@ func openController(ctx context.Context, b Backends, g *Globals) (*control.Contr
 		pool.Close()
 		return nil, nil, err
 	}
-	c := control.New(control.Config{Orders: orders.New(pool), Stock: stock.New(rdb)}) // the trail tells what was done
+	slot := stock.New(rdb)
+	c := control.New(control.Config{Orders: orders.New(pool), Stock: slot, CheckDurable: slot.CheckDurable}) // the trail tells what was done
 	return c, func() { pool.Close(); _ = rdb.Close() }, nil
 }
 

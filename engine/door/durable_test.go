@@ -164,10 +164,10 @@ func TestRealDurableSale(t *testing.T) {
 	promised := map[string]bool{}
 	storm := func(name string, n int) (unknown int) {
 		for _, rep := range all(n, func(i int) reply { return r.buy(name + strconv.Itoa(i)) }) {
-			switch {
-			case rep.status == 202:
+			switch rep.status {
+			case 202:
 				promised[rep.order()] = true
-			case rep.status == 503:
+			case 503:
 				unknown++
 			default:
 				t.Error(rep.raw)

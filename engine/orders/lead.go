@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -73,8 +74,15 @@ type Leader struct {
 	name string
 }
 
-// Leader returns a leader of no sale yet.
-func (s *Store) Leader() *Leader { return &Leader{pool: s.pool, name: rand.Text()} }
+// Leader returns a leader of no sale yet. Its name tells people where the process
+// runs, and nobody else ever has it.
+func (s *Store) Leader() *Leader {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return &Leader{pool: s.pool, name: fmt.Sprintf("%s:%d:%s", host, os.Getpid(), rand.Text())}
+}
 
 // Round renews the leads of this process, takes some that are free (those that
 // sell or open soon before those that are over), and returns every sale it leads:

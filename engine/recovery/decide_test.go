@@ -36,6 +36,7 @@ func TestDiagnose(t *testing.T) {
 		"restarted":                 {func(n *recovery.Notes) { n.Server.RunID = "s" }, recovery.TriggerRunID},
 		"failed over":               {func(n *recovery.Notes) { n.Server.ReplID = "q" }, recovery.TriggerReplID},
 		"a hold that Redis forgot":  {func(n *recovery.Notes) { n.Fence.Seq = 11 }, recovery.TriggerBehind},
+		"scripts of another sort":   {func(n *recovery.Notes) { n.Refused = true }, recovery.TriggerOther},
 		"new before everything":     {func(n *recovery.Notes) { n.Fence.Epoch, n.Missing = 0, true }, recovery.TriggerNew},
 		"no scripts after restart":  {func(n *recovery.Notes) { n.Loaded, n.Server.RunID = false, "s" }, recovery.TriggerNoScript},
 		"frozen before other signs": {func(n *recovery.Notes) { n.Fence.Frozen, n.Loaded = true, false }, recovery.TriggerFrozen},

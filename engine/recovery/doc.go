@@ -30,6 +30,7 @@
 //	clock.go      compares the clocks of Redis and PostgreSQL
 //	follow.go     repeats a change of state or definition that stopped half-way
 //	calendar.go   writes down that the window opened or closed the sale
+//	diary.go      notes each step of a rebuild for those who look on (report.go)
 //	settle.go     settles a sale that is closed and at rest: nobody leads it then
 //
 // `load` of a new sale is the rebuild of a sale without orders: epoch 0 to 1.

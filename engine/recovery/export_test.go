@@ -15,12 +15,13 @@ type Notes struct {
 	Fence            orders.Fence
 	Watch            stock.Watch
 	Missing, Loaded  bool
+	Refused          bool
 	Server, Formerly stock.Server
 }
 
 // Diagnose is diagnose.
 func Diagnose(n Notes) Trigger {
-	return diagnose(&notes{n.Fence, n.Watch, n.Missing, n.Loaded, n.Server, n.Formerly})
+	return diagnose(&notes{n.Fence, n.Watch, n.Missing, n.Loaded, n.Refused, n.Server, n.Formerly})
 }
 
 // SweepOnce sweeps a sale led by r once.

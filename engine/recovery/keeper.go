@@ -45,7 +45,9 @@ type keeper struct {
 		at    time.Time
 	}
 
-	ctx    context.Context //nolint:containedctx // of the jobs: it ends with the lead
+	ctx        context.Context //nolint:containedctx // of the jobs: it ends with the lead
+	sweepNoted time.Time       // of tidy alone
+
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -176,8 +178,9 @@ func (k *keeper) tidy(ctx context.Context) {
 	sweep, prune := newSweeper(k), &pruner{k: k}
 	say := outage{log: k.log, what: "sale cannot be swept"}
 	for sleep(ctx, jitter(sweepEvery), nil) {
-		_, err := sweep.runOnce(ctx)
+		c, err := sweep.runOnce(ctx)
 		if err == nil {
+			k.noteSweep(c)
 			_, err = prune.runOnce(ctx)
 		}
 		say.tell(ctx, err)

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +18,8 @@ type meter struct {
 	backlog  *prometheus.GaugeVec
 	lag      *prometheus.GaugeVec
 	skew     *prometheus.GaugeVec
+	phases   *prometheus.GaugeVec
+	steps    map[Phase]prometheus.Observer
 	rebuilds *prometheus.CounterVec
 	took     prometheus.Observer
 	moves    map[engine.MoveOp]prometheus.Counter
@@ -54,6 +57,16 @@ func newMeter(r prometheus.Registerer) *meter {
 	m.backlog = gauge("applier_pending_moves", "Moves that waited at the last look, up to the applier's batch.")
 	m.lag = gauge("ingest_lag_seconds", "Age of the oldest accept that PostgreSQL has not received.")
 	m.skew = gauge("clock_skew_seconds", "How far Redis' clock is before PostgreSQL's.")
+	m.phases = gauge("rebuild_phase", "Of the rebuild under way: 0 none, 1 freezing, 2 waiting, 3 draining, 4 queued, 5 cutting, 6 building, 7 loading.")
+	steps := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "doorbuster_recovery_step_seconds", Help: "Time of a rebuild in each of its steps.",
+		Buckets: []float64{.01, .05, .1, .25, .5, 1, 2, 3, 5, 10, 30}, NativeHistogramBucketFactor: 1.1,
+	}, []string{"step"})
+	r.MustRegister(steps)
+	m.steps = map[Phase]prometheus.Observer{}
+	for _, p := range phases[1:] {
+		m.steps[p] = steps.WithLabelValues(string(p))
+	}
 	m.rebuilds = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "doorbuster_recovery_rebuilds_total", Help: "Rebuilds that were completed, by what set them off; new is the load of a new sale.",
 	}, []string{"trigger"})
@@ -86,6 +99,7 @@ func (m *meter) of(sale engine.SaleID) *saleMeter {
 	return &saleMeter{
 		meter: m, epochNow: m.epoch.WithLabelValues(s), beatNow: m.beats.WithLabelValues(s),
 		backlogNow: m.backlog.WithLabelValues(s), lag: m.lag.WithLabelValues(s), skew: m.skew.WithLabelValues(s),
+		phaseNow: m.phases.WithLabelValues(s),
 	}
 }
 
@@ -99,8 +113,11 @@ func (m *meter) forget(sale engine.SaleID) {
 // saleMeter holds the metrics of one sale.
 type saleMeter struct {
 	*meter
-	epochNow, beatNow, backlogNow, lag, skew prometheus.Gauge
+	epochNow, beatNow, backlogNow, lag, skew, phaseNow prometheus.Gauge
 }
+
+func (s *saleMeter) phase(p Phase)                    { s.phaseNow.Set(float64(slices.Index(phases, p))) }
+func (s *saleMeter) step(p Phase, took time.Duration) { s.steps[p].Observe(took.Seconds()) }
 
 func (s *saleMeter) sound(epoch int64)         { s.epochNow.Set(float64(epoch)) }
 func (s *saleMeter) beatAge(age time.Duration) { s.beatNow.Set(age.Seconds()) }

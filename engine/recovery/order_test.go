@@ -40,10 +40,11 @@ func (b *builder) Build(ctx context.Context, img stock.Image) error {
 	b.built = append(b.built, img.Sale.ID)
 	b.now++
 	b.most = max(b.most, b.now)
+	hold := b.hold
 	b.mu.Unlock()
 	defer func() { b.mu.Lock(); b.now--; b.mu.Unlock() }()
-	if b.hold != nil {
-		b.hold(img.Sale.ID)
+	if hold != nil {
+		hold(img.Sale.ID)
 	}
 	return b.Stock.Build(ctx, img)
 }

@@ -22,11 +22,12 @@ const (
 	TriggerRunID    Trigger = "run-id"   // another Redis process
 	TriggerReplID   Trigger = "repl-id"  // another history of the data
 	TriggerBehind   Trigger = "behind"   // PostgreSQL knows a hold that Redis has not given out
+	TriggerOther    Trigger = "other"    // the scripts refuse the state: it is of another incarnation
 	TriggerWoken    Trigger = "woken"    // settled in Redis, where keys may have gone since, and not in PostgreSQL
 )
 
 var triggers = []Trigger{
-	TriggerNew, TriggerFrozen, TriggerMissing, TriggerNoScript, TriggerRunID, TriggerReplID, TriggerBehind, TriggerWoken,
+	TriggerNew, TriggerFrozen, TriggerMissing, TriggerNoScript, TriggerRunID, TriggerReplID, TriggerBehind, TriggerOther, TriggerWoken,
 }
 
 // notes are what a probe learned, in the order of asking: PostgreSQL first, so
@@ -36,6 +37,7 @@ type notes struct {
 	watch    stock.Watch
 	missing  bool // there is no watch to be had, though Redis answered
 	loaded   bool
+	refused  bool // the scripts are there and refuse the state
 	server   stock.Server
 	formerly stock.Server // when the sale was last sound; zero if not known
 }
@@ -59,6 +61,8 @@ func diagnose(n *notes) Trigger {
 		return TriggerReplID
 	case n.fence.Seq > n.watch.Seq:
 		return TriggerBehind
+	case n.refused:
+		return TriggerOther
 	case n.watch.Retired:
 		return TriggerWoken
 	}
@@ -69,6 +73,7 @@ func diagnose(n *notes) Trigger {
 type prober struct {
 	k        *keeper
 	formerly stock.Server
+	proved   proof // that the scripts take this state
 
 	rebuilder rebuilder
 	lagger    lagger
@@ -76,6 +81,12 @@ type prober struct {
 	follower  follower
 	calendar  calendar
 	settler   settler
+}
+
+// proof names what was tried: scripts and the state they were tried on.
+type proof struct {
+	epoch, incarnation int64
+	sha                string
 }
 
 func newProber(k *keeper) *prober {
@@ -95,6 +106,12 @@ func (p *prober) runOnce(ctx context.Context) (Trigger, error) {
 	n.formerly = p.formerly
 	found := diagnose(&n)
 	if found == Sound {
+		if n.refused, err = p.prove(ctx, &v); err != nil {
+			return Sound, err
+		}
+		found = diagnose(&n)
+	}
+	if found == Sound {
 		p.formerly = n.server
 		p.k.meter.sound(n.fence.Epoch)
 		v.lag = p.lagger.measure(ctx, &v)
@@ -109,6 +126,26 @@ func (p *prober) runOnce(ctx context.Context) (Trigger, error) {
 	p.formerly = server
 	nudge(p.k.doubt) // probe at once: it is the probe that lets the heartbeat begin
 	return found, nil
+}
+
+// prove calls a script, one that changes nothing, once for each state: that it is
+// loaded does not say that it was made for the incarnation the state was built under.
+func (p *prober) prove(ctx context.Context, v *view) (refused bool, err error) {
+	this := proof{v.watch.Epoch, v.watch.Incarnation, v.watch.SHA[stock.OpLag]}
+	if this == p.proved {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	err = p.k.r.cfg.Stock.SetLag(ctx, p.k.sale, v.watch.Grip, v.watch.Lag)
+	if errors.Is(err, stock.ErrFenced) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("probe: %w", err)
+	}
+	p.proved = this
+	return false, nil
 }
 
 // probe asks PostgreSQL, then Redis.
@@ -165,5 +202,18 @@ func (p *prober) errands(ctx context.Context, v *view) error {
 	_, err3 := p.lagger.runOnce(ctx, v)
 	_, err4 := p.calendar.runOnce(ctx, v)
 	_, err5 := p.settler.runOnce(ctx, v)
-	return errors.Join(err1, err2, err3, err4, err5)
+	return errors.Join(err1, err2, err3, err4, err5, p.secure(ctx, v))
+}
+
+// secure lets a durable sale wait for a replica, from when there is one.
+func (p *prober) secure(ctx context.Context, v *view) error {
+	k, was := p.k, v.watch.Safety
+	if !was.Durable || was.Replica || k.r.cfg.Secure == nil {
+		return nil
+	}
+	is, err := k.r.cfg.Secure(ctx, k.sale, v.watch.Grip)
+	if err == nil && is.Replica {
+		k.log.Info("the durable sale waits for a replica from now on")
+	}
+	return err
 }

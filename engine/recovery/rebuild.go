@@ -39,31 +39,39 @@ type loss struct {
 
 // runOnce takes a sale from the epoch of its fence to the next. It returns the
 // server that now has the keys.
-func (b *rebuilder) runOnce(ctx context.Context, l loss) (stock.Server, error) {
+func (b *rebuilder) runOnce(ctx context.Context, l loss) (_ stock.Server, err error) {
 	k, began, f, why := b.k, b.k.r.now(), l.fence, l.why
 	turn := k.r.turns.join(l.urgency)
 	defer turn.leave()
 	k.log.Info("rebuild", "why", string(why), "epoch", f.Epoch)
+	d := k.open(why, f.Epoch)
+	defer func() { d.end(err) }()
+	d.enter(Freezing)
 	if err := b.freeze(ctx, f); err != nil {
 		return stock.Server{}, err
 	}
 	if f.Epoch > 0 { // else no door ever had a lease, and nobody accepted anything
 		failpoint.Hit("recovery/after-freeze")
+		d.enter(Waiting)
 		if err := b.wait(ctx); err != nil {
 			return stock.Server{}, err
 		}
+		d.enter(Draining)
 		b.drain(ctx)
 		failpoint.Hit("recovery/after-drain")
 	}
+	d.enter(Queued)
 	if err := turn.wait(ctx); err != nil {
 		return stock.Server{}, err
 	}
+	d.enter(Cutting)
 	img, err := b.cut(ctx, f.Epoch)
 	if err != nil {
 		return stock.Server{}, err
 	}
 	failpoint.Hit("recovery/after-cut")
-	server, err := b.build(ctx, img)
+	d.enter(Building)
+	server, err := b.build(ctx, img, d)
 	if err != nil {
 		return stock.Server{}, err
 	}
@@ -123,7 +131,7 @@ func (b *rebuilder) cut(ctx context.Context, epoch int64) (orders.Image, error) 
 // build writes the keys of the image's epoch on the server that is there, lets
 // PostgreSQL go on, and loads the scripts last: before that every call meets
 // NOSCRIPT, or, if another sale loaded them, doors without a lease.
-func (b *rebuilder) build(ctx context.Context, cut orders.Image) (stock.Server, error) {
+func (b *rebuilder) build(ctx context.Context, cut orders.Image, d *diary) (stock.Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, longCallTime)
 	defer cancel()
 	k := b.k
@@ -143,6 +151,7 @@ func (b *rebuilder) build(ctx context.Context, cut orders.Image) (stock.Server, 
 		return server, fmt.Errorf("build epoch %d: %w", img.Epoch, err)
 	}
 	failpoint.Hit("recovery/before-unfreeze")
+	d.enter(Loading)
 	on, err := k.orders.Unfreeze(ctx, k.sale, img.Epoch)
 	if err != nil {
 		return server, fmt.Errorf("unfreeze epoch %d: %w", img.Epoch, err)

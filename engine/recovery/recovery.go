@@ -12,6 +12,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/orders"
+	"github.com/doorbuster/doorbuster/stock"
 )
 
 // Config wires a Recovery. Stock, Pulse, Orders, Lead, Publisher and Drainer are
@@ -30,6 +31,14 @@ type Config struct {
 	// asked when the ingest of a sale stands still.
 	Depth func(ctx context.Context, queue int) (int, error)
 
+	// Notes takes what `doorbuster recovery status` tells; *orders.Store has it. nil:
+	// nobody asks.
+	Notes func(ctx context.Context, notes []orders.RecoveryNote) error
+
+	// Secure adds a replica to what a durable sale waits for, when there is one;
+	// *stock.Store has it. nil: nobody looks.
+	Secure func(ctx context.Context, sale engine.SaleID, g stock.Grip) (stock.Safety, error)
+
 	// SettleAfter is how long a sale has been closed before it may be settled, and
 	// PruneAfter how long settled before its outcome rows go. 0: as the constants
 	// of these names.
@@ -46,6 +55,7 @@ type Recovery struct {
 	meter *meter
 	now   func() time.Time
 	turns turns
+	notes notebook
 
 	woke    chan struct{} // a sale became sound: do not wait for the tick
 	leaving sync.WaitGroup
@@ -83,6 +93,7 @@ func New(cfg Config) *Recovery {
 func (r *Recovery) Run(ctx context.Context) error {
 	defer r.close(ctx)
 	r.leaving.Go(func() { r.pruneBooks(ctx) })
+	r.leaving.Go(func() { r.writeNotes(ctx) })
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {

@@ -34,11 +34,11 @@ func newSweeper(k *keeper) *sweeper {
 
 // SweepCounts is what one sweep did.
 type SweepCounts struct {
-	Records   int // read
-	Held      int // of them held
-	Unknown   int // of them not known to PostgreSQL under their hold
-	Published int // orders published again
-	Dropped   int // epochs whose keys were deleted
+	Records   int `json:"records"`   // read
+	Held      int `json:"held"`      // of them held
+	Unknown   int `json:"unknown"`   // of them not known to PostgreSQL under their hold
+	Published int `json:"published"` // orders published again
+	Dropped   int `json:"dropped"`   // epochs whose keys were deleted
 }
 
 func (c *SweepCounts) add(o SweepCounts) {
