@@ -4,6 +4,7 @@
 #   make demo ARGS='...'    with flags of `bin/doorbuster demo`; KEEP=1 leaves all of it up
 #   make test               everything: lint, build, real servers, race detector
 #   make test-short         what needs no server
+#   make crash-points       kill a process at every point of engine/failpoint
 #   make bench              measure, and write docs/BENCHMARKS.md
 #   make up | down          the private servers, for working by hand
 
@@ -14,7 +15,7 @@ GO ?= go
 BUILD := $(GO) build -buildvcs=false
 TOOL := $(GO) build -C tools -buildvcs=false
 
-.PHONY: all build demo test test-short bench lint fmt clean up down
+.PHONY: all build demo test test-short crash-points bench lint fmt clean up down
 
 all: build
 
@@ -33,6 +34,11 @@ test: lint build bin/testreport
 
 test-short: build
 	$(GO) test -short -count=1 ./...
+
+# On servers of the test's own; POINTS='pay/*,relay/after-mark' tries some.
+POINTS ?= */*
+crash-points:
+	DOORBUSTER_CRASH_POINTS='$(POINTS)' $(GO) test -count=1 -timeout 15m -v -run 'CrashPoint' ./cmd/doorbuster
 
 bench: build
 	@bin/doorbuster down --wipe --dir .doorbuster/bench
