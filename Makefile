@@ -5,6 +5,8 @@
 #   make test               everything: lint, build, real servers, race detector
 #   make test-short         what needs no server
 #   make crash-points       kill a process at every point of engine/failpoint
+#   make chaos              break real servers under load, pairwise; chaos-full does all pairs
+#   make soak MINUTES=60    one long sale with a fault every few seconds
 #   make bench              measure, and write docs/BENCHMARKS.md
 #   make up | down          the private servers, for working by hand
 
@@ -15,7 +17,7 @@ GO ?= go
 BUILD := $(GO) build -buildvcs=false
 TOOL := $(GO) build -C tools -buildvcs=false
 
-.PHONY: all build demo test test-short crash-points bench lint fmt clean up down
+.PHONY: all build demo test test-short crash-points chaos chaos-full soak bench lint fmt clean up down
 
 all: build
 
@@ -39,6 +41,19 @@ test-short: build
 POINTS ?= */*
 crash-points:
 	DOORBUSTER_CRASH_POINTS='$(POINTS)' $(GO) test -count=1 -timeout 15m -v -run 'CrashPoint' ./cmd/doorbuster
+
+# Servers of their own, kept between the runs; what was seen is appended to docs/PROOF.md.
+# ARGS='--cells "redis/*" --seed 7' chooses.
+CHAOS := bin/doorbuster --dir .doorbuster/chaos --log-level error chaos --record docs/PROOF.md
+MINUTES ?= 60
+chaos: build
+	$(CHAOS) --pairs pairwise $(ARGS)
+
+chaos-full: build
+	$(CHAOS) --pairs all $(ARGS)
+
+soak: build
+	$(CHAOS) --soak $(MINUTES)m $(ARGS)
 
 bench: build
 	@bin/doorbuster down --wipe --dir .doorbuster/bench

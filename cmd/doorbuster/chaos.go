@@ -21,12 +21,13 @@ type ChaosCmd struct {
 	Cells   string        `help:"What to break: globs over component/fault, with commas between." placeholder:"GLOB"`
 	Moments string        `help:"When: globs over moments." placeholder:"GLOB"`
 	Seed    uint64        `help:"Chooses pairs, their order, and all that a run leaves to chance." default:"1"`
-	Pairs   string        `help:"pairwise: every cell once, every component and shared fault at every moment. all: every cell at every moment." enum:"pairwise,all" default:"pairwise"`
+	Pairs   string        `help:"pairwise: every cell once, every component and shared fault at every moment. all: every cell at every moment. each: every cell once, at any moment." enum:"pairwise,all,each" default:"pairwise"`
 	From    int           `help:"Leave out so many pairs of the plan."`
 	Runs    int           `help:"And take so many; 0 takes all."`
 	For     time.Duration `help:"Begin no run after this; 0 is no limit."`
 	JSON    string        `help:"Write a line of JSON for every run to this file; - for standard output." name:"json" placeholder:"FILE"`
 	Record  string        `help:"Append what was seen to this page." placeholder:"FILE" type:"path"`
+	Soak    time.Duration `help:"Instead of the plan: one restocking sale for this long, and a fault every 2 to 5 s."`
 	List    bool          `help:"Print the plan and end."`
 	Keep    bool          `help:"Leave the servers up afterwards."`
 }
@@ -62,7 +63,7 @@ func (c *ChaosCmd) Run(ctx context.Context, g *Globals) (err error) {
 	defer func() { err = errors.Join(err, done()) }()
 	cfg.Out = func(r *chaos.Result) error { return json.NewEncoder(out).Encode(r) }
 	began := time.Now().UTC()
-	s, err := chaos.Run(ctx, cfg)
+	s, err := c.begin(ctx, cfg)
 	if s != nil && c.Record != "" && len(s.Results) > 0 {
 		err = errors.Join(err, chaos.Record(c.Record, chaos.Session{Began: began, Command: c.command(), Commit: cfg.Commit, Summary: s}))
 	}
@@ -74,6 +75,13 @@ func (c *ChaosCmd) Run(ctx context.Context, g *Globals) (err error) {
 		return errVerdict
 	}
 	return nil
+}
+
+func (c *ChaosCmd) begin(ctx context.Context, cfg chaos.Config) (*chaos.Summary, error) {
+	if c.Soak > 0 {
+		return chaos.Soak(ctx, cfg, c.Soak)
+	}
+	return chaos.Run(ctx, cfg)
 }
 
 // wire gives the runs their program, keys and servers.
@@ -108,6 +116,9 @@ func (c *ChaosCmd) lines(g *Globals) (io.Writer, func() error, error) {
 // command is how to do it again.
 func (c *ChaosCmd) command() string {
 	words := []string{"bin/doorbuster chaos", fmt.Sprintf("--seed %d", c.Seed)}
+	if c.Soak > 0 {
+		return strings.Join(append(words, "--soak "+c.Soak.String()), " ")
+	}
 	for _, f := range []struct{ flag, value string }{{"--cells", c.Cells}, {"--moments", c.Moments}} {
 		if f.value != "" {
 			words = append(words, fmt.Sprintf("%s '%s'", f.flag, f.value))

@@ -32,7 +32,7 @@ type Config struct {
 	Seed    uint64
 	Cells   string        // globs over component/fault, with commas between; empty: all
 	Moments string        // globs over moments; empty: all
-	Pairs   string        // Pairwise (the default) or All
+	Pairs   string        // Pairwise (the default), All or Each
 	From    int           // leave out so many pairs of the plan
 	Runs    int           // and take so many; 0: all
 	For     time.Duration // begin no run after this; 0: no limit
@@ -40,6 +40,15 @@ type Config struct {
 	Out      func(*Result) error // hears of every run, at its end; nil: nobody
 	Progress io.Writer           // nil: silence
 	Logger   *slog.Logger
+}
+
+func (c *Config) fill() {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Progress == nil {
+		c.Progress = io.Discard
+	}
 }
 
 // Summary is what all runs came to.
@@ -66,12 +75,7 @@ func (s *Summary) Pass() bool { return s.Violations == 0 && s.Missing == 0 && s.
 // with the engine: servers that do not start, a configuration that is wrong, the end
 // of ctx. What was found is in the summary.
 func Run(ctx context.Context, cfg Config) (*Summary, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Progress == nil {
-		cfg.Progress = io.Discard
-	}
+	cfg.fill()
 	plan, err := Plan(&cfg)
 	if err != nil {
 		return nil, fmt.Errorf("chaos: %w", err)

@@ -59,6 +59,7 @@ func TestPlanChooses(t *testing.T) {
 		{chaos.Config{Cells: "door/kill", Pairs: chaos.All}, len(chaos.Moments)},
 		{chaos.Config{Cells: "door/kill,relay/kill", Moments: "half-*", Pairs: chaos.All}, 2},
 		{chaos.Config{Cells: "*/kill", Moments: "half-stock", Pairs: chaos.All, From: 3, Runs: 2}, 2},
+		{chaos.Config{Pairs: chaos.Each}, len(chaos.Cells())},
 		{chaos.Config{Pairs: chaos.All}, len(chaos.Cells()) * len(chaos.Moments)},
 	} {
 		plan, err := chaos.Plan(&c.cfg)

@@ -35,7 +35,8 @@ const (
 	saleSKU  = "MUG"
 	price    = 12_900 // won
 	currency = "KRW"
-	saleLead = 3500 * time.Millisecond // from creation to the open
+	saleLead = 2500 * time.Millisecond
+	longLead = 4 * time.Second // with time for a fault before the open
 	saleLast = 10 * time.Minute
 	declines = 30 // per mille of the payments
 	hangs    = 2 * time.Second
@@ -83,6 +84,7 @@ type house struct {
 	stock  *stock.Store
 	ctl    *control.Control
 	tally  *tally
+	rate   float64 // accepts a second before anything was broken; set once
 	struck atomic.Bool
 	memory map[string]any // what strike leaves for heal
 }
@@ -304,7 +306,11 @@ func (h *house) startProvider(ctx context.Context, listen string, faults []strin
 
 // create creates the sale and waits until recovery has built it.
 func (h *house) create(ctx context.Context) error {
-	opens := time.Now().UTC().Add(saleLead).Truncate(time.Millisecond)
+	lead := saleLead
+	if h.moment.lead > 0 {
+		lead = h.moment.lead
+	}
+	opens := time.Now().UTC().Add(lead).Truncate(time.Millisecond)
 	h.sale = engine.Sale{
 		ID: engine.SaleID(h.name), Name: "Chaos", KeyNumber: 1, Mode: engine.ModeStandard, Payment: engine.PayAtOrder,
 		Provider: "sandbox", Currency: currency, Opens: opens, Closes: opens.Add(saleLast), LimitPerBuyer: 1,
@@ -335,6 +341,13 @@ func (h *house) tickets(prefix string, n int) ([]loadtest.Ticket, error) {
 		out[i] = loadtest.Ticket{Buyer: t.Buyer, Token: token}
 	}
 	return out, nil
+}
+
+// measure notes at what rate the sale sells, the first time it is called.
+func (h *house) measure() {
+	if h.rate == 0 {
+		h.rate = float64(h.tally.accepts.load()) / max(time.Since(h.sale.Opens).Seconds(), float64(poll)/float64(time.Second))
+	}
 }
 
 // until asks again until done says so or ctx ends.

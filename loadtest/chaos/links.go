@@ -9,7 +9,8 @@ import (
 	"github.com/doorbuster/doorbuster/engine/backing"
 )
 
-// links are those that carry a sale.
+// links are those that carry a sale. The worker's to Redis is not among them: it is
+// used only to take orders of an older epoch again, and carries nothing else.
 var links = []link{
 	crowdLink,
 	{door, string(backing.Redis)},
@@ -19,7 +20,6 @@ var links = []link{
 	{relay, string(backing.PostgreSQL)},
 	{worker, string(backing.RabbitMQ)},
 	{worker, string(backing.PostgreSQL)},
-	{worker, string(backing.Redis)},
 	{worker, provider},
 	{recovery, string(backing.Redis)},
 	{recovery, string(backing.RabbitMQ)},

@@ -34,7 +34,8 @@ const MinRate = 300.0
 type Moment struct {
 	Name       string
 	units      int64
-	noDeclines bool // every accept is final, so that what is left can be counted
+	lead       time.Duration // from the sale's creation to its open; 0: saleLead
+	noDeclines bool          // every accept is final, so that what is left can be counted
 	keep       int64
 	rebuilds   bool // Redis forgets its scripts
 
@@ -46,7 +47,7 @@ type Moment struct {
 
 // Moments are all moments.
 var Moments = []*Moment{
-	{Name: "before-open", units: allUnits, wait: waitBeats, missed: notBefore},
+	{Name: "before-open", units: allUnits, lead: longLead, wait: waitBeats, missed: notBefore},
 	{Name: "first-100ms", units: allUnits, wait: waitAccepts(firstMark), missed: notFirst},
 	{Name: "half-stock", units: allUnits, wait: waitAccepts(allUnits / 2), missed: notAt(allUnits/2, allUnits*3/4)},
 	{Name: "last-5-units", units: allUnits, noDeclines: true, keep: lastKept, wait: waitAccepts(allUnits - lastUnits), missed: notAt(allUnits-lastUnits, allUnits-1)},
@@ -73,6 +74,10 @@ func waitAccepts(at int64) func(context.Context, *house) error {
 // waitWave lets the sale sell out, restocks it and waits until the first of the new
 // units are gone.
 func waitWave(ctx context.Context, h *house) error {
+	if err := h.tally.accepts.reach(ctx, fewUnits); err != nil {
+		return err
+	}
+	h.measure()
 	if err := h.tally.soldOut.reach(ctx, waveSeen); err != nil {
 		return err
 	}
@@ -89,6 +94,7 @@ func waitRebuild(ctx context.Context, h *house) error {
 	if err := h.tally.accepts.reach(ctx, h.moment.units/4); err != nil {
 		return err
 	}
+	h.measure()
 	sale, _, err := h.orders.Sale(ctx, h.sale.ID)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -12,6 +13,7 @@ import (
 const (
 	Pairwise = "pairwise" // every cell once at least; every component, and every shared fault, at every moment
 	All      = "all"      // every cell at every moment
+	Each     = "each"     // every cell once, at a moment that the seed chooses
 )
 
 // Pair is a cell at a moment.
@@ -47,8 +49,15 @@ func Plan(cfg *Config) ([]Pair, error) {
 	case "", Pairwise:
 		pool = cover(pool)
 	case All:
+	case Each:
+		seen := map[string]bool{}
+		pool = slices.DeleteFunc(pool, func(p Pair) bool {
+			again := seen[p.Cell.Name()]
+			seen[p.Cell.Name()] = true
+			return again
+		})
 	default:
-		return nil, fmt.Errorf("pairs: %q is neither %s nor %s", cfg.Pairs, Pairwise, All)
+		return nil, fmt.Errorf("pairs: %q is none of %s, %s, %s", cfg.Pairs, Pairwise, All, Each)
 	}
 	pool = pool[min(cfg.From, len(pool)):]
 	if cfg.Runs > 0 {

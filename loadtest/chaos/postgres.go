@@ -148,25 +148,29 @@ func (h *house) take(ctx context.Context, n int) error {
 	return nil
 }
 
-// takePool ends the sessions of the run and takes what they leave.
+// takePool ends the sessions of the run and, while they come back, takes what there
+// is.
 func takePool(ctx context.Context, h *house) (string, error) {
 	proof, err := terminate(ctx, h)
 	if err != nil {
 		return "", err
 	}
-	if err := h.take(ctx, poolTaken); err != nil {
-		return "", err
-	}
-	if h.memory["full"] == nil {
-		return "", unproven("there was always one more session to be had")
-	}
-	return fmt.Sprintf("%s, then: %v", proof, h.memory["full"]), nil
+	done := make(chan error, 1)
+	h.memory["taking"] = done
+	go func() { done <- h.take(context.WithoutCancel(ctx), poolTaken) }()
+	return proof, nil
 }
 
-func freePool(ctx context.Context, h *house) (string, error) {
+func freePool(ctx context.Context, h *house) (proof string, err error) {
+	if done, ok := h.memory["taking"].(chan error); ok {
+		err = <-done
+		if proof, ok = h.memory["full"].(string); !ok && err == nil {
+			err = unproven("there was always one more session to be had")
+		}
+	}
 	taken, _ := h.memory["taken"].([]*pgx.Conn)
 	for _, conn := range taken {
 		_ = conn.Close(ctx)
 	}
-	return "", nil
+	return proof, err
 }

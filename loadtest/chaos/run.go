@@ -159,7 +159,8 @@ func (h *house) strike(ctx, over context.Context) (n *nemesis) {
 		return n
 	}
 	n.marked = time.Now()
-	n.rate = float64(h.tally.accepts.load()) / max(n.marked.Sub(h.sale.Opens).Seconds(), 0.001)
+	h.measure()
+	n.rate = h.rate
 	proof, err := h.cell.strike(ctx, h)
 	n.struck, n.at = time.Now(), h.tally.accepts.load()
 	h.struck.Store(true)
