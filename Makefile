@@ -7,6 +7,8 @@
 #   make crash-points       kill a process at every point of engine/failpoint
 #   make chaos              break real servers under load, pairwise; chaos-full does all pairs
 #   make soak MINUTES=60    one long sale with a fault every few seconds
+#   make simulate           a million stories of services that fail; SEEDS=, FROM=
+#   make mutants            remove one safety after another: the simulator must find each
 #   make bench              measure, and write docs/BENCHMARKS.md
 #   make up | down          the private servers, for working by hand
 
@@ -17,7 +19,7 @@ GO ?= go
 BUILD := $(GO) build -buildvcs=false
 TOOL := $(GO) build -C tools -buildvcs=false
 
-.PHONY: all build demo test test-short crash-points chaos chaos-full soak bench lint fmt clean up down
+.PHONY: all build demo test test-short crash-points chaos chaos-full soak simulate mutants bench lint fmt clean up down
 
 all: build
 
@@ -54,6 +56,14 @@ chaos-full: build
 
 soak: build
 	$(CHAOS) --soak $(MINUTES)m $(ARGS)
+
+SEEDS ?= 1000000
+FROM ?= 1
+simulate: build
+	bin/doorbuster simulate --seeds $(SEEDS) --from $(FROM)
+
+mutants:
+	$(GO) run -C tools ./mutants -root .. $(ARGS)
 
 bench: build
 	@bin/doorbuster down --wipe --dir .doorbuster/bench

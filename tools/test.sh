@@ -36,6 +36,9 @@ go build -buildvcs=false -tags nomarket ./...
 go vet -tags failpoint ./engine/failpoint ./cmd/doorbuster
 go test -tags failpoint ./engine/failpoint
 
+step "20,000 stories of services that fail"
+GOGC=600 DOORBUSTER_STORIES=20000 go test -count=1 -run TestStories ./loadtest/simulate
+
 step "private servers"
 bin/doorbuster down --dir "$state" --wipe # of a run that was cut off
 trap finish EXIT

@@ -6,17 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"time"
 
 	"github.com/doorbuster/doorbuster/loadtest/simulate"
 )
 
+const gcPercent = 600
+
 // SimulateCmd runs the engine against simulated services that fail.
 type SimulateCmd struct {
 	Seeds   int      `help:"How many stories." default:"1000"`
 	From    uint64   `help:"The first seed." default:"1"`
 	Workers int      `help:"Stories at once; 0 is one for each processor."`
+	Most    int      `help:"Stop when a law was broken in so many stories; 0 is never."`
 	Tell    bool     `help:"Print each step of the story of --from, instead."`
 	JSON    JSONFlag `help:"Print JSON." name:"json"`
 }
@@ -30,8 +34,10 @@ func (c *SimulateCmd) Run(ctx context.Context, g *Globals) error {
 		}
 		return err
 	}
+	// A story is garbage when it is told: collect less often.
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	began := time.Now()
-	report, err := simulate.Run(ctx, simulate.Config{Seeds: c.Seeds, From: c.From, Workers: c.Workers, Progress: func(done int) {
+	report, err := simulate.Run(ctx, simulate.Config{Seeds: c.Seeds, From: c.From, Workers: c.Workers, Most: c.Most, Progress: func(done int) {
 		if !g.JSON && done%20_000 == 0 {
 			fmt.Fprintf(g.Stderr, "%d stories\n", done)
 		}

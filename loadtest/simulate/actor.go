@@ -77,30 +77,30 @@ type event struct {
 	do   func()
 }
 
-type events []event
+type events []*event
 
 func (e events) Len() int { return len(e) }
 func (e events) Less(i, j int) bool {
 	return e[i].at < e[j].at || (e[i].at == e[j].at && e[i].tie < e[j].tie)
 }
 func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Push(x any)   { *e = append(*e, x.(*event)) }
 func (e *events) Pop() any {
 	old := *e
 	last := old[len(old)-1]
-	old[len(old)-1] = event{}
+	old[len(old)-1] = nil
 	*e = old[:len(old)-1]
 	return last
 }
 
 func (w *world) at(a *actor, d time.Duration) {
 	a.turn++
-	heap.Push(&w.events, event{at: w.now + int64(d), tie: w.rng.Uint64(), a: a, turn: a.turn})
+	heap.Push(&w.events, &event{at: w.now + int64(d), tie: w.rng.Uint64(), a: a, turn: a.turn})
 }
 
 // after lets something happen by itself.
 func (w *world) after(d time.Duration, do func()) {
-	heap.Push(&w.events, event{at: w.now + int64(d), tie: w.rng.Uint64(), do: do})
+	heap.Push(&w.events, &event{at: w.now + int64(d), tie: w.rng.Uint64(), do: do})
 }
 
 // step runs the next event. It returns false if there is none.
@@ -108,7 +108,7 @@ func (w *world) step() bool {
 	if len(w.events) == 0 {
 		return false
 	}
-	e := heap.Pop(&w.events).(event)
+	e := heap.Pop(&w.events).(*event)
 	w.now = max(w.now, e.at)
 	if e.a == nil {
 		e.do()

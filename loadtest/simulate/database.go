@@ -2,7 +2,6 @@ package simulate
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -120,14 +119,14 @@ func (l leader) Resign(ctx context.Context) error {
 func (c conn) Ingest(ctx context.Context, sale engine.SaleID, arrivals []orders.Arrival) (orders.IngestReport, error) {
 	var rep orders.IngestReport
 	arrivals = slices.Clone(arrivals)
-	err := c.tx(ctx, fmt.Sprintf("ingest %d", len(arrivals)), func() (err error) { rep, err = c.m.Ingest(ctx, sale, arrivals); return err })
+	err := c.tx(ctx, "ingest", func() (err error) { rep, err = c.m.Ingest(ctx, sale, arrivals); return err })
 	return forget(rep, err)
 }
 
 func (c conn) IngestAndClaim(ctx context.Context, sale engine.SaleID, arrivals []orders.Arrival, lease time.Duration) (orders.IngestReport, error) {
 	var rep orders.IngestReport
 	arrivals = slices.Clone(arrivals)
-	err := c.tx(ctx, fmt.Sprintf("ingest %d", len(arrivals)), func() (err error) {
+	err := c.tx(ctx, "ingest", func() (err error) {
 		rep, err = c.m.IngestAndClaim(ctx, sale, arrivals, lease)
 		return err
 	})
@@ -250,7 +249,7 @@ func (c conn) PendingMoves(ctx context.Context, sale engine.SaleID, most int) (o
 }
 
 func (c conn) MarkMoved(ctx context.Context, sale engine.SaleID, epoch int64, rows []orders.Moved) (n int, moved bool, err error) {
-	err = c.tx(ctx, fmt.Sprintf("mark %d rows", len(rows)), func() (err error) { n, moved, err = c.m.MarkMoved(ctx, sale, epoch, rows); return err })
+	err = c.tx(ctx, "mark rows", func() (err error) { n, moved, err = c.m.MarkMoved(ctx, sale, epoch, rows); return err })
 	return n, moved, err
 }
 

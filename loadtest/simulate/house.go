@@ -81,7 +81,7 @@ func newDoorway(p *process) *doorway {
 			if w.crowd.over() {
 				a.park() // nobody asks for the sale any more
 			}
-			a.wait(w.between(100*time.Millisecond, 300*time.Millisecond))
+			a.wait(w.between(100*time.Millisecond, 500*time.Millisecond))
 		}
 	})
 	for i := range lanes {

@@ -45,8 +45,7 @@ func (l *laws) stock() {
 
 // books is laws 2 and 3, after every transaction: no more claimed than there is.
 func (l *laws) books() {
-	_, st, err := l.w.db.m.Sale(context.Background(), saleID)
-	sale, _, _ := l.w.db.m.Sale(context.Background(), saleID)
+	sale, st, err := l.w.db.m.Sale(context.Background(), saleID)
 	if err != nil {
 		return
 	}

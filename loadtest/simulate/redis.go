@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
@@ -114,6 +113,9 @@ func (r *redis) reserve(ctx context.Context, op string, baskets []engine.Basket,
 	err := r.write(ctx, op, func() error {
 		err := script(baskets, &own)
 		for i := range own.Verdicts {
+			if r.w.story == nil {
+				break
+			}
 			r.w.tell("  %s %s %s hold %s", op, baskets[i].Order[:6], own.Verdicts[i].Outcome, own.Verdicts[i].Hold)
 		}
 		return err
@@ -194,7 +196,7 @@ func (r *redis) Build(ctx context.Context, img stock.Image) error {
 	if err != nil {
 		return err
 	}
-	return r.write(ctx, "build epoch "+strconv.FormatInt(img.Epoch, 10), func() error {
+	return r.write(ctx, "build", func() error {
 		if now, _ := r.m.Server(ctx, img.Sale.ID); now != before {
 			return stock.ErrFenced
 		}

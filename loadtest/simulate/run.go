@@ -17,6 +17,7 @@ type Config struct {
 	Seeds   int    // how many
 	From    uint64 // the first seed
 	Workers int    // at once; 0 is one for each processor
+	Most    int    // stop when a law was broken in so many; 0 never
 	// Progress, if set, is told now and then how many are done.
 	Progress func(done int)
 }
@@ -48,16 +49,18 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	sum := Report{Faults: map[string]int{}, Failing: []Failure{}}
 	var mu sync.Mutex
 	var next atomic.Int64
+	var enough atomic.Bool
 	var wg sync.WaitGroup
 	for range cfg.Workers {
 		wg.Go(func() {
 			like := likeness()
-			for i := next.Add(1) - 1; i < int64(cfg.Seeds) && ctx.Err() == nil; i = next.Add(1) - 1 {
+			for i := next.Add(1) - 1; i < int64(cfg.Seeds) && ctx.Err() == nil && !enough.Load(); i = next.Add(1) - 1 {
 				seed := cfg.From + uint64(i)
 				w := newWorld(seed, nil, like)
 				broken := w.run()
 				mu.Lock()
 				sum.add(seed, w, broken)
+				enough.Store(cfg.Most > 0 && sum.Violations >= cfg.Most)
 				if cfg.Progress != nil && sum.Seeds%1000 == 0 {
 					cfg.Progress(sum.Seeds)
 				}

@@ -76,7 +76,7 @@ func (s *service) call(ctx context.Context, op string, write bool, effect func()
 		return errTimeout
 	}
 	err := effect()
-	if write || err != nil {
+	if w.story != nil && (write || err != nil) {
 		w.tell("%s.%s: %v", s.name, op, err)
 	}
 	a.wait(w.between(100*time.Microsecond, 3*time.Millisecond))
