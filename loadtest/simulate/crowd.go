@@ -15,6 +15,7 @@ import (
 const (
 	clients  = 22
 	buyers   = 13
+	sharing  = 6 // of them share two identities
 	arriveBy = 14 * time.Second
 	tries    = 16
 	hearBy   = 4 * time.Second // a client waits so long for an answer
@@ -99,8 +100,12 @@ var baskets = []struct {
 func newClient(w *world, a *actor, i int) *client {
 	b := baskets[w.rng.IntN(len(baskets))]
 	cl := &client{w: w, a: a, buyer: engine.BuyerID(fmt.Sprint("buyer", i%buyers)), total: b.total}
+	var ids []engine.Identity
+	if n := i % buyers; n < sharing {
+		ids = []engine.Identity{{'i', byte(n % 2)}}
+	}
 	cl.ask = door.Ask{
-		Ticket: ticket.Ticket{Sale: saleID, Buyer: cl.buyer, NotAfter: dawn.Add(24 * time.Hour).UnixMilli()},
+		Ticket: ticket.Ticket{Sale: saleID, Buyer: cl.buyer, NotAfter: dawn.Add(24 * time.Hour).UnixMilli(), Identities: ids},
 		Key:    fmt.Appendf(nil, "key-%d", i),
 		Body:   fmt.Appendf(nil, `{"lines":[%s],"total":{"amount":%d,"currency":%q}}`, b.lines, b.total, currency),
 	}

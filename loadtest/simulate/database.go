@@ -46,7 +46,7 @@ func newDatabase(w *world) *database {
 	units := []int64{6 + w.rng.Int64N(6), 3 + w.rng.Int64N(4)}
 	err := db.m.CreateSale(context.Background(), engine.Sale{
 		ID: saleID, Name: "sim", KeyNumber: 1, Mode: engine.ModeStandard, Payment: engine.PayAtOrder, Provider: "bank", Currency: currency,
-		Opens: dawn.Add(-time.Hour), Closes: dawn.Add(24 * time.Hour), LimitPerBuyer: limit, LimitPerIdentity: 0,
+		Opens: dawn.Add(-time.Hour), Closes: dawn.Add(24 * time.Hour), LimitPerBuyer: limit, LimitPerIdentity: identityLimit,
 		HoldFor: engine.DefaultHoldFor, ReplayWindow: engine.DefaultReplay,
 		Items: []engine.Item{{SKU: "A", Price: 100, Units: units[0]}, {SKU: "B", Price: 250, Units: units[1]}},
 	}, orders.Note{})

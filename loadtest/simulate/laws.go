@@ -212,11 +212,16 @@ func (l *laws) charged(by map[engine.OrderID]*orders.View) {
 
 // limits is law 4, and the counters of it.
 func (l *laws) limits(views []orders.View) {
-	has := map[engine.BuyerID][2]int64{}
+	has, shared := map[engine.BuyerID][2]int64{}, map[engine.Identity]int64{}
 	for _, v := range views {
 		if v.State.Live() && !v.Returned {
 			h := has[v.Buyer]
 			has[v.Buyer] = [2]int64{h[0] + engine.Units(v.Lines), h[1] + 1}
+			for _, id := range v.Identities {
+				if shared[id] += engine.Units(v.Lines); shared[id] > identityLimit {
+					l.breaks("law 4: identity %x has %d units, at most %d", id, shared[id], identityLimit)
+				}
+			}
 		}
 	}
 	counters := map[engine.BuyerID]string{}

@@ -10,9 +10,10 @@ import (
 
 // The sale that is simulated.
 const (
-	saleID   = engine.SaleID("sim")
-	currency = "EUR"
-	limit    = 2
+	saleID        = engine.SaleID("sim")
+	currency      = "EUR"
+	limit         = 2 // units of a buyer
+	identityLimit = 3 // units of all who share an identity
 )
 
 // How long a story is, in virtual time.
