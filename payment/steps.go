@@ -22,14 +22,18 @@ type Clock struct {
 // there until the next is called; what nobody calls for comes due by its row.
 type Steps struct{ w *Worker }
 
-// NewSteps returns the worker, for stepping. Not safe for use by two goroutines at
-// once.
-func NewSteps(cfg Config, clock Clock) (*Steps, error) {
+// NewSteps returns the worker, for stepping. like, if not nil, is another whose metrics
+// it shares. Not safe for use by two goroutines at once.
+func NewSteps(cfg Config, clock Clock, like *Steps) (*Steps, error) {
 	cfg.Now = clock.Now
 	if cfg.Source == nil {
 		cfg.Source = func(context.Context, int, func(context.Context, []Message)) error { return nil }
 	}
-	w, err := New(cfg)
+	var m *metrics
+	if like != nil {
+		m = like.w.m
+	}
+	w, err := newWorker(cfg, m)
 	if err != nil {
 		return nil, err
 	}

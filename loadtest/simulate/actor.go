@@ -95,7 +95,14 @@ func (e *events) Pop() any {
 
 func (w *world) at(a *actor, d time.Duration) {
 	a.turn++
-	heap.Push(&w.events, &event{at: w.now + int64(d), tie: w.rng.Uint64(), a: a, turn: a.turn})
+	var e *event
+	if n := len(w.spare); n > 0 {
+		e, w.spare = w.spare[n-1], w.spare[:n-1]
+	} else {
+		e = new(event)
+	}
+	*e = event{at: w.now + int64(d), tie: w.rng.Uint64(), a: a, turn: a.turn}
+	heap.Push(&w.events, e)
 }
 
 // after lets something happen by itself.
@@ -114,9 +121,10 @@ func (w *world) step() bool {
 		e.do()
 		return true
 	}
-	a := e.a
+	a, turn := e.a, e.turn
+	w.spare = append(w.spare, e)
 	switch {
-	case a.dead, a.done, e.turn != a.turn:
+	case a.dead, a.done, turn != a.turn:
 		return true
 	case a.p != nil && w.now < a.p.stopped:
 		w.at(a, time.Duration(a.p.stopped-w.now)+w.between(0, time.Millisecond))

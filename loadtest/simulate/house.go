@@ -23,7 +23,10 @@ const (
 
 // likenesses are what stories share, because making them costs more than a story:
 // metrics that nobody reads.
-type likenesses struct{ door *door.Steps }
+type likenesses struct {
+	door   *door.Steps
+	worker *payment.Steps
+}
 
 // registry takes every metric and shows none.
 type registry struct{}
@@ -118,7 +121,7 @@ func (w *world) worker(p *process) {
 	c := conn{database: w.db}
 	steps, err := payment.NewSteps(payment.Config{
 		Orders: c, Stock: w.redis, Ledger: c, Providers: map[string]provider.Provider{"bank": w.bank}, Registerer: registry{},
-	}, payment.Clock{Now: w.time, Sleep: w.sleep, Jitter: w.jitter})
+	}, payment.Clock{Now: w.time, Sleep: w.sleep, Jitter: w.jitter}, w.like.worker)
 	if err != nil {
 		panic(err)
 	}

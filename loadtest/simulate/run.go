@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 
 	"github.com/doorbuster/doorbuster/engine/door"
+	"github.com/doorbuster/doorbuster/payment"
+	"github.com/doorbuster/doorbuster/payment/provider"
 )
 
 // Config says which stories are told.
@@ -115,5 +117,12 @@ func likeness() likenesses {
 	if err != nil {
 		panic(err)
 	}
-	return likenesses{door: steps}
+	c := conn{}
+	worker, err := payment.NewSteps(payment.Config{
+		Orders: c, Stock: &redis{}, Ledger: c, Providers: map[string]provider.Provider{"bank": &bank{}}, Registerer: registry{},
+	}, payment.Clock{}, nil)
+	if err != nil {
+		panic(err)
+	}
+	return likenesses{door: steps, worker: worker}
 }

@@ -30,6 +30,7 @@ type world struct {
 	rng    *rand.Rand
 	now    int64 // virtual nanoseconds since dawn
 	events events
+	spare  []*event // to be used again
 	cur    *actor
 	steps  int
 	healed bool
