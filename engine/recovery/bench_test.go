@@ -2,6 +2,8 @@ package recovery_test
 
 import (
 	"context"
+	"flag"
+	"slices"
 	"testing"
 	"time"
 
@@ -95,4 +97,52 @@ func BenchmarkRebuild(b *testing.B) {
 	w.wipe()
 	w.sells(2)
 	b.ReportMetric(b.Elapsed().Seconds(), "s/rebuild")
+}
+
+var emptyUnits = flag.Int("empty.units", 100_000, "units sold or held, of BenchmarkRedisComesBackEmpty")
+
+// BenchmarkRedisComesBackEmpty kills a Redis with 100,000 units sold or held, half of
+// each about, starts it with nothing, and measures from its first answer until a door
+// sells again: it has seen the heartbeat rise, which gives it its lease, and a basket
+// is taken. It prints each step and the median with its spread:
+//
+//	go test ./engine/recovery -run '^$' -bench ComesBackEmpty -benchtime 5x
+func BenchmarkRedisComesBackEmpty(b *testing.B) {
+	s := startServer(b)
+	w := setup(b, s.url())
+	_, stop := w.recover()
+	w.sells(1)
+	w.restockMany()
+	stop()
+	w.fill(*emptyUnits/2, false)
+	w.fill(*emptyUnits*5/9, true) // of which a tenth is declined
+	w.recover()
+	w.settled()
+	epoch := w.sells(1).Epoch
+	var took []time.Duration
+	b.ResetTimer()
+	for range b.N {
+		s.kill()
+		s.start()
+		back := time.Now()
+		epoch++
+		w.beats(epoch)
+		w.reserve(1)
+		took = append(took, time.Since(back))
+		b.Logf("%v: %+v", took[len(took)-1].Round(time.Millisecond), w.report().Rebuild.Steps)
+	}
+	slices.Sort(took)
+	b.ReportMetric(took[len(took)/2].Seconds(), "s/median")
+	b.ReportMetric(took[0].Seconds(), "s/least")
+	b.ReportMetric(took[len(took)-1].Seconds(), "s/most")
+}
+
+// beats waits until a door that began to look when Redis was back has its lease.
+func (w *world) beats(epoch int64) {
+	w.t.Helper()
+	first := w.sells(epoch).Heartbeat
+	w.eventually("the heartbeat rises", func() bool {
+		watch, err := w.stock.Watch(context.Background(), w.sale, epoch)
+		return err == nil && watch.Epoch == epoch && watch.Heartbeat > first
+	})
 }

@@ -141,7 +141,7 @@ func (w *world) config() recovery.Config {
 	store := w.pool()
 	return recovery.Config{
 		Stock: w.stock, Pulse: w.stock, Orders: recovery.Books(store), Lead: store.Leader(), Publisher: w.pub,
-		Drainer: w.relay(), Logger: w.log,
+		Drainer: w.relay(), Logger: w.log, Notes: store.NoteRecoveries,
 	}
 }
 

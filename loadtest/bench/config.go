@@ -19,6 +19,7 @@ const (
 	stepSandbox  = "sandbox"     // f2
 	stepOpen     = "percentiles" // h
 	stepMemory   = "memory"      // i
+	stepDurable  = "durable"     // j
 	fullPairs    = 6
 	shortPairs   = 1
 	maxPairs     = 50
@@ -29,7 +30,7 @@ const (
 // pressure. A group in a storm has about a quarter of them.
 const connections = 512
 
-var allSteps = []string{stepDoor, stepStock, stepSandbox, stepOpen, stepMemory}
+var allSteps = []string{stepDoor, stepStock, stepSandbox, stepOpen, stepMemory, stepDurable}
 
 // Config says what to measure and with what. Redis, AMQP, Database and Tickets
 // are needed.
@@ -47,7 +48,7 @@ type Config struct {
 
 	Dir   string   // for logs and the sandbox' ledger; must exist
 	Out   string   // the page to write; "" writes none
-	Only  []string // steps: door, stock, sandbox, percentiles, memory; none is all
+	Only  []string // steps: door, stock, sandbox, percentiles, memory, durable; none is all
 	Pairs int      // rounds; 0 is 6, or 1 if Short
 	Short bool     // seconds instead of minutes, for development: figures mean little
 

@@ -61,7 +61,11 @@ func (b *bench) figures() []figure {
 		}
 		rows = append(rows, figure{key: name + " lag p99", name: name + " lag", what: "of it: p99 from due to sent", unit: "ms"})
 	}
-	return append(rows, b.memoryFigures()...)
+	rows = append(rows, b.memoryFigures()...)
+	return append(rows,
+		figure{key: "(j) standard", name: "(j) standard", what: "as (b), in turn with (j) durable: appendfsync everysec", unit: "/s"},
+		figure{key: "(j) durable", name: "(j) durable", what: "as (b), a sale of durable mode: appendfsync always, no replica", unit: "/s"},
+	)
 }
 
 func (b *bench) memoryFigures() []figure {
@@ -87,6 +91,7 @@ func ratios() []figure {
 		{name: "(d)/(a)", what: "refused against a fixed reply", over: "(d)", under: "(a)", target: 0.85, aim: 0.95},
 		{name: "grouped/single in (e)", what: "groups of 256 against 1, everysec", over: "(e) everysec 256", under: "(e) everysec 1", target: 5},
 		{name: "grouped/single in (e), always", what: "groups of 256 against 1, always", over: "(e) always 256", under: "(e) always 1"},
+		{name: "(j) durable/standard", what: "accepted in durable mode against standard", over: "(j) durable", under: "(j) standard", target: 0.70},
 		{name: "(f)/(g)", what: "confirmed against the bare pipeline", over: "(f)", under: "(g)", target: 0.60},
 	}
 }

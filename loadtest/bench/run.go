@@ -12,6 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/audit"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/engine/postgres"
@@ -31,6 +32,7 @@ type bench struct {
 	audit    *audit.Auditor
 	children []*child
 	values   map[string][]float64
+	mode     engine.Mode // of the sales that are made
 
 	lastOrders int64 // of (f), for (g) beside it
 	lastGroup  int   // orders per message of (f)
@@ -71,13 +73,13 @@ func (r *Result) Missed() []string {
 
 // Run measures what cfg asks for and writes the page. It takes about ten minutes
 // (Short: under one). The servers named must be private ones: Redis' appendfsync
-// is changed for a part of (e) and put back. When ctx ends, everything is stopped
+// is changed for (j) and a part of (e), and put back. When ctx ends, everything is stopped
 // and nothing is written.
 func Run(ctx context.Context, cfg Config) (_ Result, err error) {
 	if err := cfg.fill(); err != nil {
 		return Result{}, fmt.Errorf("bench: %w", err)
 	}
-	b := &bench{cfg: cfg, plan: cfg.plan(), began: time.Now(), values: map[string][]float64{}}
+	b := &bench{cfg: cfg, plan: cfg.plan(), began: time.Now(), values: map[string][]float64{}, mode: engine.ModeStandard}
 	defer func() { err = errors.Join(err, b.close()) }()
 	if err := b.open(ctx); err != nil {
 		return Result{}, fmt.Errorf("bench: %w", err)
@@ -93,6 +95,7 @@ func Run(ctx context.Context, cfg Config) (_ Result, err error) {
 		{stepSandbox, b.sandboxRounds},
 		{stepOpen, b.openLoops},
 		{stepMemory, b.memory},
+		{stepDurable, b.durableRounds},
 	} {
 		if !cfg.has(step.name) {
 			continue

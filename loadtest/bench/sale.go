@@ -42,7 +42,7 @@ func (b *bench) newSale(ctx context.Context, url, provider string, units int64) 
 	id := engine.SaleID("bench-" + strings.ToLower(rand.Text()[:8]))
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	err := b.orders.CreateSale(ctx, engine.Sale{
-		ID: id, Name: "bench", KeyNumber: b.cfg.KeyNumber, Mode: engine.ModeStandard,
+		ID: id, Name: "bench", KeyNumber: b.cfg.KeyNumber, Mode: b.mode,
 		Payment: engine.PayAtOrder, Provider: provider, Currency: currency,
 		Opens: now.Add(-time.Second), Closes: now.Add(saleLasts), LimitPerBuyer: 4,
 		HoldFor: engine.DefaultHoldFor, ReplayWindow: engine.DefaultReplay,
