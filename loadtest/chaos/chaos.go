@@ -184,9 +184,9 @@ func (r *Result) Line() string {
 	verdict := "ok"
 	switch {
 	case len(r.Violations) > 0:
-		verdict = "BROKEN " + strings.Join(r.Violations, " | ")
+		verdict = "BROKEN " + cell(strings.Join(r.Violations, "; "))
 	case !r.Valid:
-		verdict = "does not count: " + r.Why
+		verdict = "does not count: " + cell(r.Why)
 	}
 	return fmt.Sprintf("%-44s accepted %5d  confirmed %5d  unknown %4d  %4.0f/s  struck at %4d (+%d ms)  held %5d ms  rest after %5d ms  %4.1f s  %s",
 		r.Name(), r.Acked, r.Confirmed, r.Unknown, r.Rate, r.At, r.LagMS, r.HeldMS, r.Convergence, r.Seconds, verdict)

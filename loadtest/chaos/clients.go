@@ -61,12 +61,8 @@ type strangers struct {
 }
 
 func armStrangers(_ context.Context, h *house) error {
-	tickets, err := h.tickets("stranger-", stormy)
-	if err != nil {
-		return err
-	}
 	h.memory["strangers"] = &strangers{
-		tickets: tickets, rec: history.NewRecorder(), done: make(chan error, 1),
+		rec: history.NewRecorder(), done: make(chan error, 1),
 		web: &http.Client{Timeout: clientWait, Transport: &http.Transport{MaxIdleConnsPerHost: strange * parallel}},
 	}
 	return nil
@@ -75,6 +71,10 @@ func armStrangers(_ context.Context, h *house) error {
 func letIn(do behaviour) deed {
 	return func(ctx context.Context, h *house) (string, error) {
 		s := h.memory["strangers"].(*strangers)
+		var err error
+		if s.tickets, err = h.tickets("stranger-", stormy); err != nil {
+			return "", err
+		}
 		own := context.WithoutCancel(ctx)
 		go func() { s.done <- do(own, h, s) }()
 		return "", until(ctx, func() bool { return s.made.Load() > 0 })

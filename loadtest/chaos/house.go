@@ -104,6 +104,7 @@ func (h *house) open(ctx context.Context) error {
 		{"rabbitmq", func(ctx context.Context) error { return queue.Declare(ctx, h.queue()) }},
 		{"link", h.openLink},
 		{"roles", h.startRoles},
+		{"arm", h.arm},
 		{"sale", h.create},
 	} {
 		if err := step.do(ctx); err != nil {
@@ -111,6 +112,15 @@ func (h *house) open(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// arm makes the fault ready. It may take longer than a sale takes to open, and so
+// comes before there is one.
+func (h *house) arm(ctx context.Context) error {
+	if h.cell.arm == nil {
+		return nil
+	}
+	return h.cell.arm(ctx, h)
 }
 
 // openRedis empties Redis: what earlier runs left is nobody's.

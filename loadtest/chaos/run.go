@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -91,11 +92,6 @@ func run(ctx context.Context, cfg *Config, p Pair, attempt int) (r Result, err e
 	}()
 	if err := h.open(ctx); err != nil {
 		return r, fmt.Errorf("%s: %w", r.Name(), err)
-	}
-	if h.cell.arm != nil {
-		if err := h.cell.arm(ctx, h); err != nil {
-			return r, fmt.Errorf("%s: arm: %w", r.Name(), err)
-		}
 	}
 	logPath := filepath.Join(cfg.Dir, "answers")
 	crowd, nem, err := h.storm(ctx, logPath)
@@ -295,13 +291,22 @@ func (h *house) history(r *Result, logPath string) error {
 		return err
 	}
 	if s, ok := h.memory["strangers"].(*strangers); ok {
-		ops = append(withoutStrangers(ops, s), s.rec.Ops()...) // theirs overlap: the recorder knows when
+		ops = append(withoutStrangers(ops, s), telling(s.rec.Ops())...) // theirs overlap: the recorder knows when
 	}
 	_, err = history.Check(history.Rules{Limit: 1, Ends: true, Lossy: h.cell.lossy || h.moment.rebuilds}, ops)
-	if err != nil {
+	switch {
+	case errors.Is(err, history.ErrRefused):
 		r.Violations = append(r.Violations, "history: "+err.Error())
+	case err != nil && r.Valid: // not decided in time: neither right nor wrong
+		r.Valid, r.Why = false, "history: "+err.Error()
 	}
 	return nil
+}
+
+// telling leaves out requests that were told to slow down: they say nothing of any
+// order, and fifty of them at once are more orders to try than anybody can.
+func telling(ops []history.Op) []history.Op {
+	return slices.DeleteFunc(ops, func(o history.Op) bool { return o.Output.Type == "throttled" })
 }
 
 // withoutStrangers leaves out who asked several things at once: a log says only when
