@@ -6,7 +6,7 @@
 #   make test-short         what needs no server
 #   make crash-points       kill a process at every point of engine/failpoint
 #   make chaos              break real servers under load, pairwise; chaos-full does all pairs
-#   make soak MINUTES=60    one long sale with a fault every few seconds
+#   make soak MINUTES=60    restocking sales, with a fault every few seconds
 #   make simulate           a million stories of services that fail; SEEDS=, FROM=
 #   make mutants            remove one safety after another: the simulator must find each
 #   make bench              measure, and write docs/BENCHMARKS.md

@@ -27,7 +27,8 @@ type ChaosCmd struct {
 	For     time.Duration `help:"Begin no run after this; 0 is no limit."`
 	JSON    string        `help:"Write a line of JSON for every run to this file; - for standard output." name:"json" placeholder:"FILE"`
 	Record  string        `help:"Append what was seen to this page." placeholder:"FILE" type:"path"`
-	Soak    time.Duration `help:"Instead of the plan: one restocking sale for this long, and a fault every 2 to 5 s."`
+	Soak    time.Duration `help:"Instead of the plan: restocking sales for this long, and a fault every 2 to 5 s."`
+	Lap     time.Duration `help:"How long each sale of a soak takes." default:"2m"`
 	List    bool          `help:"Print the plan and end."`
 	Keep    bool          `help:"Leave the servers up afterwards."`
 }
@@ -79,7 +80,7 @@ func (c *ChaosCmd) Run(ctx context.Context, g *Globals) (err error) {
 
 func (c *ChaosCmd) begin(ctx context.Context, cfg chaos.Config) (*chaos.Summary, error) {
 	if c.Soak > 0 {
-		return chaos.Soak(ctx, cfg, c.Soak)
+		return chaos.Soak(ctx, cfg, c.Soak, c.Lap)
 	}
 	return chaos.Run(ctx, cfg)
 }
@@ -117,7 +118,7 @@ func (c *ChaosCmd) lines(g *Globals) (io.Writer, func() error, error) {
 func (c *ChaosCmd) command() string {
 	words := []string{"bin/doorbuster chaos", fmt.Sprintf("--seed %d", c.Seed)}
 	if c.Soak > 0 {
-		return strings.Join(append(words, "--soak "+c.Soak.String()), " ")
+		return strings.Join(append(words, "--soak "+c.Soak.String(), "--lap "+c.Lap.String()), " ")
 	}
 	for _, f := range []struct{ flag, value string }{{"--cells", c.Cells}, {"--moments", c.Moments}} {
 		if f.value != "" {

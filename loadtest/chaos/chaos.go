@@ -54,6 +54,7 @@ func (c *Config) fill() {
 // Summary is what all runs came to.
 type Summary struct {
 	Runs    int `json:"runs"`    // that count
+	Faults  int `json:"faults"`  // proven, in these
 	Invalid int `json:"invalid"` // that do not
 	Missing int `json:"missing"` // pairs of which no run counts
 	Left    int `json:"left"`    // pairs that there was no time for
@@ -154,6 +155,7 @@ func (c *Config) keep(r *Result) {
 func (s *Summary) add(r *Result) {
 	if r.Valid {
 		s.Runs++
+		s.Faults += r.Faults
 	} else {
 		s.Invalid++
 	}

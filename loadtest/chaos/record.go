@@ -22,9 +22,9 @@ func (s *Summary) String() string {
 	if !s.Pass() {
 		verdict = "FAIL"
 	}
-	return fmt.Sprintf("%s: %d runs that count, %d that do not, %d pairs without one, %d left for want of time; %d acknowledged, %d confirmed, %d answers unknown; "+
+	return fmt.Sprintf("%s: %d faults, %d runs that count, %d that do not, %d pairs without one, %d left for want of time; %d acknowledged, %d confirmed, %d answers unknown; "+
 		"%d runs with violations; convergence p50 %d ms, p99 %d ms; %.0f s",
-		verdict, s.Runs, s.Invalid, s.Missing, s.Left, s.Acked, s.Confirmed, s.Unknown, s.Violations, s.P50, s.P99, s.Seconds)
+		verdict, s.Faults, s.Runs, s.Invalid, s.Missing, s.Left, s.Acked, s.Confirmed, s.Unknown, s.Violations, s.P50, s.P99, s.Seconds)
 }
 
 // Record appends a session to the page. Nothing that stands there is changed.
@@ -46,6 +46,9 @@ func (s *Session) text() string {
 	for i := range s.Summary.Results {
 		r := &s.Summary.Results[i]
 		counts := "yes"
+		if r.Faults > 1 {
+			counts = fmt.Sprintf("%d faults", r.Faults)
+		}
 		if !r.Valid {
 			counts = "no: " + cell(r.Why)
 		}

@@ -34,9 +34,11 @@ type Result struct {
 	Moment  string `json:"moment"`
 	Attempt int    `json:"attempt"` // from 1; a run that does not count is repeated
 
-	Valid bool   `json:"valid"`
-	Why   string `json:"why,omitempty"` // it does not count
-	Proof string `json:"proof,omitempty"`
+	Faults   int    `json:"faults"`             // proven: one in a run that counts, many in a lap of a soak
+	Unproven int    `json:"unproven,omitempty"` // faults of a soak that left no trace
+	Valid    bool   `json:"valid"`
+	Why      string `json:"why,omitempty"` // it does not count
+	Proof    string `json:"proof,omitempty"`
 
 	Rate      float64 `json:"rate"`   // orders accepted a second before the fault
 	At        int64   `json:"at"`     // accepts when the fault had struck
@@ -208,7 +210,9 @@ func (r *Result) fault(n *nemesis, crowd loadtest.CrowdResult) {
 	case r.Moment != Moments[0].Name && n.rate < MinRate:
 		r.Why = fmt.Sprintf("%.0f orders/s before the fault, want %.0f", n.rate, MinRate)
 	}
-	r.Valid = r.Why == ""
+	if r.Valid = r.Why == ""; r.Valid {
+		r.Faults = 1
+	}
 	if n.broken != nil {
 		r.Violations = append(r.Violations, n.broken.Error())
 	}
@@ -224,7 +228,7 @@ func (h *house) judge(ctx context.Context, r *Result, n *nemesis, logPath string
 		return err
 	}
 	defer a.Close()
-	from := h.sale.Opens.Add(buyers * time.Second / arrivals)
+	from := h.sale.Opens.Add(buyers * time.Second / arrivals) // a soak heals later
 	if n.healed.After(from) {
 		from = n.healed
 	}

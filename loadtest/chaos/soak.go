@@ -17,57 +17,90 @@ import (
 
 // The soak.
 const (
-	soakArrivals = 300 // buyers a second
-	soakUnits    = 1_500
-	soakRestock  = 10 * time.Second // and then again, so that half of those who come are served
+	soakArrivals = 600              // buyers a second
+	soakRestock  = 10 * time.Second // and then again
+	soakUnits    = 5_000            // a time, so that five of six who come are served at once
 	soakAfter    = 3 * time.Minute  // for crowd and sale to come to an end
 	soakQuiet    = 60 * time.Second
 	soakHold     = 5 * time.Second // the longest fault of a soak
+	soakTries    = 500 * time.Millisecond
 	soakMinimum  = 20 * time.Second
+	soakLap      = 2 * time.Minute
 )
 
-// soakPause is between two faults.
+// soakPause is from one strike to the next, if healing does not take longer.
 var soakPause = span{2 * time.Second, 5 * time.Second}
 
-// Soak runs one sale for so long. It is restocked again and again, and a fault comes
-// every 2 to 5 s: any cell without a link and without preparation, that holds 5 s at
-// most. In the result Cell tells how many faults were proven. Errors as Run.
-func Soak(ctx context.Context, cfg Config, long time.Duration) (*Summary, error) {
-	if long < soakMinimum {
-		return nil, fmt.Errorf("chaos: a soak takes %s at least", soakMinimum)
+// Soak runs sales for so long, one after another on the same servers, each for a lap
+// and judged as a run is. Each is restocked again and again, and at the end for all
+// who still wait. A fault comes every 2 to 5 s: any cell without preparation that
+// holds 5 s at most, of the links those of one that the seed chooses for the lap.
+// Result.Faults tells how many were proven. lap 0 is two minutes. Errors as Run.
+func Soak(ctx context.Context, cfg Config, long, lap time.Duration) (*Summary, error) {
+	if lap == 0 {
+		lap = soakLap
+	}
+	if lap = min(lap, long); lap < soakMinimum {
+		return nil, fmt.Errorf("chaos: a soak and its laps take %s at least", soakMinimum)
 	}
 	cfg.fill()
-	began := time.Now()
+	s, began := new(Summary), time.Now()
+	for n := 0; time.Since(began)+soakMinimum <= long; n++ {
+		r, err := soakOne(ctx, &cfg, n, min(lap, long-time.Since(began)))
+		if err != nil && ctx.Err() != nil {
+			return s, fmt.Errorf("chaos: %w", err)
+		}
+		if err != nil { // the bench broke, not the engine: say so, and go on
+			r.Valid, r.Why = false, err.Error()
+			if err := heal(ctx, &cfg); err != nil {
+				return s, fmt.Errorf("chaos: %w", err)
+			}
+		}
+		s.add(&r)
+		if len(r.Violations) > 0 {
+			cfg.keep(&r)
+		}
+		if cfg.Out != nil {
+			if err := cfg.Out(&r); err != nil {
+				return s, err
+			}
+		}
+		fmt.Fprintf(cfg.Progress, "%6.0f s  %d faults  %s\n", time.Since(began).Seconds(), r.Faults, r.Line())
+	}
+	s.Seconds = time.Since(began).Seconds()
+	s.percentiles()
+	return s, nil
+}
+
+// soakOne is one lap.
+func soakOne(ctx context.Context, cfg *Config, n int, long time.Duration) (r Result, err error) {
+	began, seed := time.Now(), cfg.Seed+uint64(n)
+	dice := rand.New(rand.NewPCG(seed, 0))
 	h := &house{
-		cfg: &cfg, cell: &Cell{Component: "soak", Fault: "all", lossy: true}, seed: cfg.Seed, dice: rand.New(rand.NewPCG(cfg.Seed, 0)),
-		moment: &Moment{Name: long.String(), units: soakUnits, rebuilds: true},
-		name:   "soak" + strconv.FormatUint(cfg.Seed, 36) + "x" + strconv.FormatInt(began.UnixMilli(), 36),
+		cfg: cfg, seed: seed, dice: dice,
+		cell:   &Cell{Component: "soak", Fault: "all", link: links[dice.IntN(len(links))], lossy: true},
+		moment: &Moment{Name: long.Round(time.Second).String(), units: soakUnits, rebuilds: true},
+		name:   "soak" + strconv.FormatUint(seed, 36) + "x" + strconv.FormatInt(began.UnixMilli(), 36),
 		admin:  cfg.Services.URLs(), proc: map[string]*process{}, memory: map[string]any{},
 	}
-	r := Result{Seed: cfg.Seed, Commit: cfg.Commit, Moment: h.moment.Name, Attempt: 1, Convergence: -1, Violations: []string{}}
-	err := h.soak(ctx, &r, long)
-	end, stop := context.WithTimeout(context.WithoutCancel(ctx), closeMost)
-	defer stop()
-	err = errors.Join(err, h.close(end))
-	r.Seconds = time.Since(began).Seconds()
-	s := new(Summary)
-	s.add(&r)
-	s.Seconds = r.Seconds
-	s.percentiles()
-	if len(r.Violations) > 0 {
-		cfg.keep(&r)
+	r = Result{
+		Seed: seed, Commit: cfg.Commit, Cell: "soak/" + h.cell.link.String(), Moment: h.moment.Name, Attempt: 1,
+		Convergence: -1, Violations: []string{},
 	}
-	if err == nil && cfg.Out != nil {
-		err = cfg.Out(&r)
-	}
-	return s, err
+	defer func() {
+		end, stop := context.WithTimeout(context.WithoutCancel(ctx), closeMost)
+		defer stop()
+		err = errors.Join(err, h.close(end))
+		r.Seconds = time.Since(began).Seconds()
+	}()
+	return r, h.soak(ctx, &r, long)
 }
 
 func (h *house) soak(ctx context.Context, r *Result, long time.Duration) error {
 	if err := h.open(ctx); err != nil {
 		return err
 	}
-	tickets, err := h.tickets("buyer-", int(long.Seconds())*soakArrivals)
+	tickets, err := h.tickets("buyer-", int(long.Seconds()*soakArrivals))
 	if err != nil {
 		return err
 	}
@@ -81,10 +114,10 @@ func (h *house) soak(ctx context.Context, r *Result, long time.Duration) error {
 	work, stop := context.WithDeadline(ctx, h.sale.Opens.Add(long))
 	defer stop()
 	restocked, nem := make(chan struct{}), make(chan *nemesis, 1)
-	go func() { defer close(restocked); h.restock(work) }()
+	go func() { defer close(restocked); h.restock(ctx, work, int64(len(tickets))) }()
 	go func() { nem <- h.torment(ctx, work, r) }()
 	crowd, err := loadtest.RunCrowd(ctx, loadtest.CrowdConfig{
-		URLs: []string{h.proc[door].url}, Sale: h.sale.ID, Basket: loadtest.Single(saleSKU, 1, price, currency),
+		URLs: []string{h.through(crowdLink, h.proc[door].url)}, Sale: h.sale.ID, Basket: loadtest.Single(saleSKU, 1, price, currency),
 		Tickets: tickets, Connections: connections, RepeatPerMille: 50, ChangePerMille: 10,
 		Arrive: func(since time.Duration) int { return int(since.Seconds() * soakArrivals) },
 		Quiet:  soakQuiet, Longest: long + soakAfter, Log: h.tally, Logger: h.cfg.Logger,
@@ -95,26 +128,37 @@ func (h *house) soak(ctx context.Context, r *Result, long time.Duration) error {
 	if err := errors.Join(err, log.Flush(), f.Close()); err != nil {
 		return err
 	}
-	n.marked, n.struck, n.rate = n.healed, n.healed, float64(h.tally.accepts.load())/long.Seconds()
-	r.Unknown, r.Rate, r.Valid, r.Why = crowd.Unknown, n.rate, n.why == "", n.why
+	n.rate = float64(h.tally.accepts.load()) / time.Since(h.sale.Opens).Seconds()
+	if n.why == "" && n.rate < MinRate {
+		n.why = fmt.Sprintf("%.0f orders/s, want %.0f", n.rate, MinRate)
+	}
+	r.Unknown, r.Rate, r.Valid, r.Why = crowd.Unknown, float64(int64(n.rate)), n.why == "", n.why
+	r.Proof = fmt.Sprintf("%d faults proven, %d not", r.Faults, r.Unproven)
 	n.healed = time.Now() // what the crowd still wanted is no convergence
 	return h.judge(ctx, r, n, logPath)
 }
 
-// restock adds units until ctx ends. While PostgreSQL is away there are none.
-func (h *house) restock(ctx context.Context) {
+// restock adds units again and again until work ends, and then once for everybody.
+// While PostgreSQL is away there are none.
+func (h *house) restock(ctx, work context.Context, everybody int64) {
 	tick := time.NewTicker(soakRestock)
 	defer tick.Stop()
 	for {
 		select {
-		case <-ctx.Done():
+		case <-work.Done():
+			for h.add(ctx, everybody) != nil && rest(ctx, soakTries) {
+			}
 			return
 		case <-tick.C:
 		}
-		if err := h.ctl.Restock(ctx, h.sale.ID, saleSKU, soakUnits, control.Note{Who: "chaos", Why: "the soak goes on"}); err != nil {
+		if err := h.add(ctx, soakUnits); err != nil {
 			h.cfg.Logger.Info("no restock this time", "error", err)
 		}
 	}
+}
+
+func (h *house) add(ctx context.Context, units int64) error {
+	return h.ctl.Restock(ctx, h.sale.ID, saleSKU, units, control.Note{Who: "chaos", Why: "the soak goes on"})
 }
 
 // torment strikes and heals, again and again, until work ends.
@@ -122,14 +166,16 @@ func (h *house) torment(ctx, work context.Context, r *Result) (n *nemesis) {
 	n = new(nemesis)
 	var pool []*Cell
 	for _, c := range Cells() {
-		if c.arm == nil && c.link == (link{}) && c.hold.most <= soakHold {
+		if c.arm == nil && (c.link == (link{}) || c.link == h.cell.link) && c.hold.most <= soakHold {
 			pool = append(pool, c)
 		}
 	}
-	proven, unproven := 0, 0
-	defer func() { r.Cell = fmt.Sprintf("soak/%d-faults (%d unproven)", proven, unproven) }()
-	for {
-		if !rest(work, h.within(soakPause)) {
+	for next := time.Now(); ; {
+		next = next.Add(h.within(soakPause))
+		if now := time.Now(); next.Before(now) {
+			next = now
+		}
+		if !rest(work, time.Until(next)) {
 			return n
 		}
 		c := pool[h.dice.IntN(len(pool))]
@@ -139,9 +185,8 @@ func (h *house) torment(ctx, work context.Context, r *Result) (n *nemesis) {
 		heal, stop := context.WithTimeout(context.WithoutCancel(ctx), healMost)
 		after, herr := c.heal(heal, h)
 		stop()
-		n.healed = time.Now()
 		if err := errors.Join(err, herr); err != nil || before+after == "" {
-			unproven++
+			r.Unproven++
 			h.cfg.Logger.Warn("a fault of the soak", "cell", c.Name(), "error", err)
 			if herr != nil && !errors.Is(herr, errUnproven) {
 				n.why = c.Name() + ": " + herr.Error()
@@ -149,7 +194,7 @@ func (h *house) torment(ctx, work context.Context, r *Result) (n *nemesis) {
 			}
 			continue
 		}
-		proven++
+		r.Faults++
 		fmt.Fprintf(h.cfg.Progress, "%6.1f s  %-28s accepted %7d  %s %s\n", time.Since(h.sale.Opens).Seconds(), c.Name(), h.tally.accepts.load(), before, after)
 	}
 }
