@@ -24,6 +24,7 @@ import (
 	"github.com/doorbuster/doorbuster/engine/queue"
 	"github.com/doorbuster/doorbuster/engine/ticket"
 	"github.com/doorbuster/doorbuster/loadtest"
+	"github.com/doorbuster/doorbuster/loadtest/proxy"
 	"github.com/doorbuster/doorbuster/payment/ledger"
 	"github.com/doorbuster/doorbuster/stock"
 )
@@ -76,7 +77,7 @@ type house struct {
 	urls   backing.URLs // with the run's own database
 	sale   engine.Sale
 	proc   map[string]*process
-	proxy  *proxy // in the cell's link; nil: none
+	proxy  *proxy.Proxy // in the cell's link; nil: none
 	ledger string
 	pool   *pgxpool.Pool
 	orders *orders.Store
@@ -223,12 +224,12 @@ func (h *house) openLink(context.Context) (err error) {
 	return err
 }
 
-func proxyTo(rawURL string) (*proxy, error) {
+func proxyTo(rawURL string) (*proxy.Proxy, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	return newProxy(u.Host)
+	return proxy.New(u.Host)
 }
 
 // through is a URL as one end of a link sees it.
@@ -240,7 +241,7 @@ func (h *house) through(l link, rawURL string) string {
 	if err != nil {
 		return rawURL
 	}
-	u.Host = h.proxy.addr()
+	u.Host = h.proxy.Addr()
 	return u.String()
 }
 
@@ -384,7 +385,7 @@ func (h *house) close(ctx context.Context) error {
 		}
 	}
 	if h.proxy != nil {
-		h.proxy.close()
+		h.proxy.Close()
 	}
 	if h.pool != nil {
 		h.pool.Close()

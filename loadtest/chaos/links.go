@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine/backing"
+	"github.com/doorbuster/doorbuster/loadtest/proxy"
 )
 
 // links are those that carry a sale. The worker's to Redis is not among them: it is
@@ -29,14 +30,14 @@ var links = []link{
 // toxics are what a link can suffer.
 var toxics = []struct {
 	fault string
-	toxic toxic
+	toxic proxy.Toxic
 	delay time.Duration
 }{
-	{"50ms", slow, 50 * time.Millisecond},
-	{"500ms", slow, 500 * time.Millisecond},
-	{"blackhole", blackhole, 0},
-	{"reset", resetting, 0},
-	{"half-open", halfOpen, 0},
+	{"50ms", proxy.Slow, 50 * time.Millisecond},
+	{"500ms", proxy.Slow, 500 * time.Millisecond},
+	{"blackhole", proxy.Blackhole, 0},
+	{"reset", proxy.Resetting, 0},
+	{"half-open", proxy.HalfOpen, 0},
 }
 
 // sick is how long a link suffers.
@@ -48,8 +49,8 @@ func linkCells() (cells []*Cell) {
 			cells = append(cells, &Cell{
 				Component: l.String(), Fault: t.fault, kind: "link", link: l, hold: sick,
 				strike: func(_ context.Context, h *house) (string, error) {
-					h.memory["hits"] = h.proxy.hits.Load()
-					h.proxy.set(t.toxic, t.delay)
+					h.memory["hits"] = h.proxy.Hits()
+					h.proxy.Set(t.toxic, t.delay)
 					return "", nil
 				},
 				heal: healLink,
@@ -61,11 +62,11 @@ func linkCells() (cells []*Cell) {
 
 func healLink(_ context.Context, h *house) (string, error) {
 	before, struck := h.memory["hits"].(int64)
-	h.proxy.set(clean, 0)
+	h.proxy.Set(proxy.Clean, 0)
 	if !struck {
 		return "", nil
 	}
-	if met := h.proxy.hits.Load() - before; met > 0 {
+	if met := h.proxy.Hits() - before; met > 0 {
 		return fmt.Sprintf("%d connections and reads met the toxic", met), nil
 	}
 	return "", unproven("nothing passed the link meanwhile")

@@ -1,4 +1,4 @@
-package chaos
+package proxy
 
 import (
 	"errors"
@@ -8,15 +8,16 @@ import (
 	"time"
 )
 
-// toxic is what a link does to what passes.
-type toxic byte
+// Toxic is what a link does to what passes.
+type Toxic byte
 
+// The toxics.
 const (
-	clean     toxic = iota
-	slow            // everything comes later
-	blackhole       // nothing passes, nobody is told; afterwards it comes, as TCP repeats what was lost
-	resetting       // every connection is reset, new ones too
-	halfOpen        // connections of the moment go dead for ever, new ones work
+	Clean     Toxic = iota
+	Slow            // everything comes later
+	Blackhole       // nothing passes, nobody is told; afterwards it comes, as TCP repeats what was lost
+	Resetting       // every connection is reset, new ones too
+	HalfOpen        // connections of the moment go dead for ever, new ones work
 )
 
 const (
@@ -24,15 +25,15 @@ const (
 	proxyQueue  = 1024     // reads under way in one direction
 )
 
-// proxy stands in a link: it passes bytes between those who dial it and target,
+// Proxy stands in a link: it passes bytes between those who dial it and target,
 // and harms them as told. Safe for use by many goroutines.
-type proxy struct {
+type Proxy struct {
 	ln     net.Listener
 	target string
 	hits   atomic.Int64 // connections and reads that the toxic met
 
 	mu    sync.Mutex
-	now   toxic
+	now   Toxic
 	delay time.Duration
 	turn  chan struct{} // closed when the toxic changes
 	pairs map[*pair]struct{}
@@ -48,23 +49,28 @@ type pair struct {
 
 func (c *pair) close() { _ = c.client.Close(); _ = c.server.Close() }
 
-// newProxy listens on the loopback.
-func newProxy(target string) (*proxy, error) {
+// New returns a proxy that listens on the loopback and passes everything to target,
+// host:port. End it with Close.
+func New(target string) (*Proxy, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it ends with close
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{ln: ln, target: target, turn: make(chan struct{}), pairs: map[*pair]struct{}{}}
+	p := &Proxy{ln: ln, target: target, turn: make(chan struct{}), pairs: map[*pair]struct{}{}}
 	p.all.Go(p.accept)
 	return p, nil
 }
 
-func (p *proxy) addr() string { return p.ln.Addr().String() }
+// Addr is where it listens, host:port.
+func (p *Proxy) Addr() string { return p.ln.Addr().String() }
 
-// close ends every connection and returns when nothing of it runs.
-func (p *proxy) close() {
+// Hits counts the connections and reads that a toxic met.
+func (p *Proxy) Hits() int64 { return p.hits.Load() }
+
+// Close ends every connection and returns when nothing of it runs.
+func (p *Proxy) Close() {
 	_ = p.ln.Close()
-	p.set(clean, 0)
+	p.Set(Clean, 0)
 	p.mu.Lock()
 	p.over = true
 	for c := range p.pairs {
@@ -74,8 +80,8 @@ func (p *proxy) close() {
 	p.all.Wait()
 }
 
-// set changes what the link does from now on.
-func (p *proxy) set(t toxic, delay time.Duration) {
+// Set changes what the link does from now on. delay is of Slow, in each direction.
+func (p *Proxy) Set(t Toxic, delay time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.now, p.delay = t, delay
@@ -83,13 +89,13 @@ func (p *proxy) set(t toxic, delay time.Duration) {
 	p.turn = make(chan struct{})
 	for c := range p.pairs {
 		switch t {
-		case resetting:
+		case Resetting:
 			p.hits.Add(1)
 			abort(c)
-		case halfOpen:
+		case HalfOpen:
 			p.hits.Add(1)
 			c.dead.Store(true)
-		case blackhole:
+		case Blackhole:
 			p.hits.Add(1)
 		}
 	}
@@ -105,13 +111,13 @@ func abort(c *pair) {
 	c.close()
 }
 
-func (p *proxy) state() (toxic, time.Duration, <-chan struct{}) {
+func (p *Proxy) state() (Toxic, time.Duration, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.now, p.delay, p.turn
 }
 
-func (p *proxy) accept() {
+func (p *Proxy) accept() {
 	for {
 		client, err := p.ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -125,15 +131,15 @@ func (p *proxy) accept() {
 }
 
 // open dials the target for a client, once the link lets it.
-func (p *proxy) open(client net.Conn) {
+func (p *Proxy) open(client net.Conn) {
 	for {
 		now, _, turn := p.state()
-		if now == resetting {
+		if now == Resetting {
 			p.hits.Add(1)
 			abort(&pair{client: client, server: client})
 			return
 		}
-		if now != blackhole {
+		if now != Blackhole {
 			break
 		}
 		p.hits.Add(1)
@@ -168,7 +174,7 @@ type parcel struct {
 
 // pass carries one direction. Reads and writes are apart, so that a delay makes
 // nothing slower, only later.
-func (p *proxy) pass(c *pair, from, to net.Conn) {
+func (p *Proxy) pass(c *pair, from, to net.Conn) {
 	queue := make(chan parcel, proxyQueue)
 	var writer sync.WaitGroup
 	writer.Go(func() {
@@ -188,7 +194,7 @@ func (p *proxy) pass(c *pair, from, to net.Conn) {
 			break
 		}
 		now, delay, turn := p.state()
-		for now == blackhole {
+		for now == Blackhole {
 			p.hits.Add(1)
 			<-turn
 			now, delay, turn = p.state()
@@ -197,7 +203,7 @@ func (p *proxy) pass(c *pair, from, to net.Conn) {
 			p.hits.Add(1)
 			continue
 		}
-		if now == slow {
+		if now == Slow {
 			p.hits.Add(1)
 		}
 		queue <- parcel{buf[:n], time.Now().Add(delay)}

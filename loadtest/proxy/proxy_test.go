@@ -1,15 +1,15 @@
-package chaos
+package proxy_test
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/doorbuster/doorbuster/loadtest/proxy"
 )
 
 const enough = 5 * time.Second
@@ -34,9 +34,9 @@ func echo(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-func dialed(t *testing.T, p *proxy) net.Conn {
+func dialed(t *testing.T, p *proxy.Proxy) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp", p.addr())
+	c, err := net.Dial("tcp", p.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,30 +59,30 @@ func said(t *testing.T, c net.Conn, patience time.Duration) (time.Duration, erro
 
 func TestProxy(t *testing.T) {
 	t.Parallel()
-	p, err := newProxy(echo(t))
+	p, err := proxy.New(echo(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
+	defer p.Close()
 	c := dialed(t, p)
-	if _, err := said(t, c, enough); err != nil || p.hits.Load() != 0 {
-		t.Fatalf("clean: %v, %d hits", err, p.hits.Load())
+	if _, err := said(t, c, enough); err != nil || p.Hits() != 0 {
+		t.Fatalf("clean: %v, %d hits", err, p.Hits())
 	}
-	p.set(slow, 50*time.Millisecond)
-	if took, err := said(t, c, enough); err != nil || took < 100*time.Millisecond || p.hits.Load() < 2 {
-		t.Errorf("slow, both ways: %v, %v, %d hits", took, err, p.hits.Load())
+	p.Set(proxy.Slow, 50*time.Millisecond)
+	if took, err := said(t, c, enough); err != nil || took < 100*time.Millisecond || p.Hits() < 2 {
+		t.Errorf("slow, both ways: %v, %v, %d hits", took, err, p.Hits())
 	}
-	p.set(blackhole, 0)
+	p.Set(proxy.Blackhole, 0)
 	if _, err := said(t, c, 100*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("blackhole: %v", err)
 	}
-	p.set(clean, 0)
+	p.Set(proxy.Clean, 0)
 	_ = c.SetDeadline(time.Now().Add(enough))
 	var late [4]byte
 	if _, err := io.ReadFull(c, late[:]); err != nil || string(late[:]) != "word" {
 		t.Errorf("after the blackhole: %q %v", late, err)
 	}
-	p.set(halfOpen, 0)
+	p.Set(proxy.HalfOpen, 0)
 	if _, err := said(t, c, 100*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("half open: %v", err)
 	}
@@ -90,44 +90,12 @@ func TestProxy(t *testing.T) {
 	if _, err := said(t, fresh, enough); err != nil {
 		t.Errorf("a new connection beside dead ones: %v", err)
 	}
-	p.set(resetting, 0)
+	p.Set(proxy.Resetting, 0)
 	if _, err := said(t, fresh, enough); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("reset: %v", err)
 	}
-	p.set(clean, 0)
+	p.Set(proxy.Clean, 0)
 	if _, err := said(t, c, 100*time.Millisecond); err == nil {
 		t.Error("a half open connection came back to life")
-	}
-}
-
-// TestTruncate cuts a log where its stamps say.
-func TestTruncate(t *testing.T) {
-	t.Parallel()
-	const log = "#TS:100\r\n*1\r\n$1\r\na\r\n#TS:101\r\n*1\r\n$1\r\nb\r\n#TS:102\r\n*1\r\n$1\r\nc\r\n"
-	for _, c := range []struct {
-		lost time.Duration
-		kept string
-	}{
-		{time.Second, log[:bytes.Index([]byte(log), []byte("#TS:102"))]},
-		{2 * time.Second, log[:bytes.Index([]byte(log), []byte("#TS:101"))]},
-	} {
-		dir := t.TempDir()
-		old, file := filepath.Join(dir, "appendonly.aof.9.incr.aof"), filepath.Join(dir, "appendonly.aof.10.incr.aof")
-		for _, f := range []string{old, file} {
-			if err := os.WriteFile(f, []byte(log), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		cut, kept, err := truncate(dir, c.lost)
-		b, rerr := os.ReadFile(file)
-		if err != nil || rerr != nil || string(b) != c.kept || kept != len(c.kept) || cut != len(log)-kept {
-			t.Errorf("%s: %q, cut %d, kept %d, %v %v; want %q", c.lost, b, cut, kept, err, rerr, c.kept)
-		}
-		if b, _ := os.ReadFile(old); string(b) != log {
-			t.Error("an older log was cut")
-		}
-	}
-	if _, _, err := truncate(t.TempDir(), time.Second); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("no log: %v", err)
 	}
 }
