@@ -20,9 +20,11 @@ type Model struct {
 	Now func() int64
 
 	mu     sync.Mutex
-	starts int
-	loaded map[string]int64 // SHA → incarnation
-	sales  map[engine.SaleID]*modelSale
+	starts int // of servers
+	handed int // from one server to the other
+	modelServer
+	standby modelServer
+	sales   map[engine.SaleID]*modelSale
 }
 
 type modelSale struct {
@@ -43,7 +45,10 @@ type modelEpoch struct {
 
 // NewModel returns a Redis without any sale.
 func NewModel(now func() int64) *Model {
-	return &Model{Now: now, loaded: map[string]int64{}, sales: map[engine.SaleID]*modelSale{}}
+	return &Model{
+		Now: now, starts: 1, modelServer: modelServer{loaded: map[string]int64{}}, standby: modelServer{run: 1, loaded: map[string]int64{}},
+		sales: map[engine.SaleID]*modelSale{},
+	}
 }
 
 // Restart is a restart of Redis that lost no data: the scripts are gone, and the
@@ -52,6 +57,7 @@ func (m *Model) Restart() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.starts++
+	m.run = m.starts
 	clear(m.loaded)
 }
 

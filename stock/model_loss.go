@@ -19,6 +19,40 @@ func (m *Model) Picture() Picture {
 	return Picture{copySales(m.sales)}
 }
 
+// modelServer is one Redis process: keys are replicated, scripts are its own.
+type modelServer struct {
+	run    int              // names it
+	loaded map[string]int64 // SHA → incarnation
+}
+
+// FlushScripts is SCRIPT FLUSH: the server goes on without its scripts.
+func (m *Model) FlushScripts() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.loaded)
+}
+
+// Promote hands over to the other server, which has the keys as they were in the
+// picture, and what scripts it was given when it last served. The old one becomes its
+// replica, and may be handed back to.
+func (m *Model) Promote(p Picture) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.handed++
+	m.modelServer, m.standby = m.standby, m.modelServer
+	m.sales = copySales(p.sales)
+}
+
+// Count is what an epoch's keys count of one buyer.
+func (m *Model) Count(sale engine.SaleID, epoch int64, buyer engine.BuyerID) Counter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.at(sale, epoch); e != nil {
+		return e.buyers[buyer]
+	}
+	return Counter{}
+}
+
 // LoseSince is a restart of Redis that lost every write after the picture was taken.
 func (m *Model) LoseSince(p Picture) {
 	m.Restart()

@@ -357,7 +357,7 @@ func (m *Model) Load(_ context.Context, _ engine.SaleID, incarnation int64) erro
 func (m *Model) Server(context.Context, engine.SaleID) (Server, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return Server{RunID: "run-" + strconv.Itoa(m.starts), ReplID: "model"}, nil
+	return Server{RunID: "run-" + strconv.Itoa(m.run), ReplID: "history-" + strconv.Itoa(m.handed)}, nil
 }
 
 // Epochs is Store.Epochs.

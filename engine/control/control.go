@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,6 +68,24 @@ type Config struct {
 	// CheckDurable tells why Redis is not fit for a sale of durable mode; such a
 	// sale is not created then. nil: nobody looks.
 	CheckDurable func(ctx context.Context, sale engine.SaleID) error
+
+	// Clock is what waits go by; nil is the real one.
+	Clock *Clock
+}
+
+// Clock is for a caller who steps through time (a simulator).
+type Clock struct {
+	Now   func() time.Time
+	Sleep func(ctx context.Context, d time.Duration) bool // false if ctx has ended
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
 }
 
 // Control acts on sales.
@@ -82,6 +101,9 @@ func New(cfg Config) *Control {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = &Clock{Now: time.Now, Sleep: sleep}
 	}
 	return &Control{cfg: cfg}
 }
@@ -225,7 +247,7 @@ func (c *Control) until(ctx context.Context, id engine.SaleID, step func(context
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.SettleWithin)
 	defer cancel()
 	var last error
-	for {
+	for ends := c.cfg.Clock.Now().Add(c.cfg.SettleWithin); ; {
 		sale, _, err := c.cfg.Orders.Sale(ctx, id)
 		done := false
 		if err == nil {
@@ -237,13 +259,8 @@ func (c *Control) until(ctx context.Context, id engine.SaleID, step func(context
 		if err != nil && ctx.Err() == nil {
 			last = err
 		}
-		select {
-		case <-ctx.Done():
-			if last == nil {
-				last = ctx.Err()
-			}
-			return fmt.Errorf("sale %s: %w (%w)", id, ErrUnsettled, last)
-		case <-time.After(settlePause):
+		if !c.cfg.Clock.Sleep(ctx, settlePause) || !c.cfg.Clock.Now().Before(ends) {
+			return fmt.Errorf("sale %s: %w (%w)", id, ErrUnsettled, cmp.Or(last, ctx.Err(), context.DeadlineExceeded))
 		}
 	}
 }

@@ -33,6 +33,70 @@ func (m *Model) AdvanceSale(ctx context.Context, seen engine.Sale, to engine.Sal
 	return m.SetSaleState(ctx, seen.ID, to, note)
 }
 
+// SettleSale is Store.SettleSale. Nothing is parked here.
+func (m *Model) SettleSale(ctx context.Context, id engine.SaleID, epoch int64, _ Note, also func(context.Context) error) (bool, error) {
+	s, err := m.sale(id)
+	if err != nil || s.frozen || s.Epoch != epoch || s.State != engine.SaleClosed {
+		return false, err
+	}
+	for _, row := range m.moves {
+		if row.sale == id && !row.done {
+			return false, nil
+		}
+	}
+	for _, v := range m.orders {
+		if v.Sale == id && !v.State.Terminal() {
+			return false, nil
+		}
+	}
+	if also != nil {
+		if err := also(ctx); err != nil {
+			return false, err
+		}
+	}
+	s.State = engine.SaleSettled
+	return true, nil
+}
+
+// Wanted are the sales that somebody must lead: those that are not settled, by id.
+func (m *Model) Wanted() (ids []engine.SaleID) {
+	for id, s := range m.sales {
+		if s.State != engine.SaleSettled {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Backlog is Store.Backlog.
+func (m *Model) Backlog(_ context.Context, id engine.SaleID) (n int64, err error) {
+	for _, row := range m.moves {
+		if row.sale == id && !row.done {
+			n++
+		}
+	}
+	_, err = m.sale(id)
+	return n, err
+}
+
+// Numbers are those of the sale's epoch that PostgreSQL has an account of: each
+// belongs to an order, or its hold was dropped.
+func (m *Model) Numbers(id engine.SaleID, epoch int64) map[int64]bool {
+	spent := map[int64]bool{}
+	for seq := range m.owners {
+		if seq.sale == id && seq.hold.Epoch == epoch {
+			spent[seq.hold.Seq] = true
+		}
+	}
+	for _, row := range m.moves {
+		if row.sale == id && row.op == int16(engine.Drop) && row.hold.Epoch == epoch {
+			spent[row.hold.Seq] = true
+		}
+	}
+	return spent
+}
+
 // Views are all orders, by id.
 func (m *Model) Views() []View {
 	all := m.sorted()

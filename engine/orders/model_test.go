@@ -316,6 +316,7 @@ func (m *both) owns(sale engine.SaleID, id engine.OrderID) bool {
 // mark marks some of the pending rows, under the present epoch or an old one.
 func (m *both) mark() {
 	sale := m.sale()
+	m.withMoves()
 	limit := rapid.IntRange(1, 30).Draw(m.T, "limit")
 	want, err1 := m.model.PendingMoves(m.ctx, sale, limit)
 	got, err2 := m.b.PendingMoves(m.ctx, sale, limit)
@@ -335,6 +336,17 @@ func (m *both) mark() {
 	n2, moved2, err2 := m.b.MarkMoved(m.ctx, sale, epoch, store)
 	m.same("mark", err1, err2)
 	equal(m, "mark", fmt.Sprint(n1, moved1), fmt.Sprint(n2, moved2))
+}
+
+// withMoves compares which of the schedule's sales have moves pending.
+func (m *both) withMoves() {
+	want, err1 := m.model.SalesWithMoves(m.ctx)
+	got, err2 := m.b.SalesWithMoves(m.ctx)
+	m.same("sales with moves", err1, err2)
+	got = slices.DeleteFunc(got, func(id engine.SaleID) bool { return !slices.Contains(m.sales, id) }) // of schedules before
+	slices.Sort(want)
+	slices.Sort(got)
+	equal(m, "sales with moves", fmt.Sprint(want), fmt.Sprint(got))
 }
 
 // places replaces row ids by the row's place among those pending, and returns
@@ -417,6 +429,18 @@ func (m *both) state() {
 	m.same("state", m.model.SetSaleState(m.ctx, sale, to, note), m.b.SetSaleState(m.ctx, sale, to, note))
 }
 
+func (m *both) settleSale() {
+	sale := m.sale()
+	want, err1 := m.model.SettleSale(m.ctx, sale, m.epoch[sale], note, nil)
+	got, err2 := m.b.SettleSale(m.ctx, sale, m.epoch[sale], note, nil)
+	m.same("settle sale", err1, err2)
+	equal(m, "settle sale", want, got)
+	n1, err1 := m.model.Backlog(m.ctx, sale)
+	n2, err2 := m.b.Backlog(m.ctx, sale)
+	m.same("backlog", err1, err2)
+	equal(m, "backlog", n1, n2)
+}
+
 // dump is Model.Dump of PostgreSQL, for some sales.
 const dump = `
 WITH s AS (SELECT * FROM sales WHERE id = ANY($1))
@@ -465,7 +489,8 @@ func TestStoreAndModelAgree(t *testing.T) {
 			"settle2": step(m.settle), "defer": step(m.deferSome), "next attempt": step(m.nextAttempt), "checkout": step(m.checkout),
 			"redefine": step(m.redefine), "expire": step(m.expire), "cancel": step(m.cancel), "return": step(m.giveBack), "supply": step(m.supply),
 			"reject": step(m.reject), "mark": step(m.mark), "freeze": step(m.freeze), "rebuild": step(m.rebuild), "sweep": step(m.sweep), "state": step(m.state),
-			"": step(m.compare),
+			"settle sale": step(m.settleSale),
+			"":            step(m.compare),
 		})
 	})
 	b.laws()

@@ -28,6 +28,10 @@ const blockedGrace = 500 * time.Millisecond
 // and its messages would fill the windows that all queues share.
 const confirmMost = 10 * time.Second
 
+// Mandatory makes the broker give back a message that no queue takes. Without it, it
+// would confirm the message and throw it away.
+const Mandatory = true
+
 // Publisher publishes with confirms. Make it with NewPublisher; it is connected
 // while Run runs.
 //
@@ -310,7 +314,7 @@ func (l *link) slot(s *session, since *atomic.Int64) {
 // send returns when the broker has answered or the channel is dead.
 func (l *link) send(r *request) error {
 	id := strconv.FormatUint(l.sent.Add(1), 36)
-	confirm, err := l.ch.PublishWithDeferredConfirm(l.exchange, queueKeys[r.queue], true, false, amqp.Publishing{
+	confirm, err := l.ch.PublishWithDeferredConfirm(l.exchange, queueKeys[r.queue], Mandatory, false, amqp.Publishing{
 		DeliveryMode: amqp.Persistent, MessageId: id, Body: r.body,
 	})
 	if err != nil {
