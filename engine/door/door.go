@@ -50,7 +50,7 @@ type Config struct {
 	Calls      int           // script calls of a sale in flight; default 1: a slot runs one at a time
 	InFlight   int           // groups of a sale between script and confirm; default 4
 	GroupOfOne bool          // every request its own call and message: the benches' baseline
-	GateMin    int           // least requests of a sale in flight; default 512
+	GateMin    int           // least requests of a sale in flight; default 512, and never above GateMax
 	GateMax    int           // most; default 16384
 	GateTarget time.Duration // p99 the gate keeps; default 25 ms
 	LagMax     time.Duration // ingest that is further behind closes the gate; default 15 s
@@ -144,6 +144,7 @@ func withDefaults(cfg Config) Config {
 			*n.at = n.value
 		}
 	}
+	cfg.GateMin = min(cfg.GateMin, cfg.GateMax)
 	if cfg.GateTarget <= 0 {
 		cfg.GateTarget = defaultGateTarget
 	}

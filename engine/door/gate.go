@@ -47,13 +47,19 @@ func (g *gate) init(cfg *Config) {
 	g.limit.Store(min(g.max, max(g.min, gateFirst)))
 }
 
-// enter takes a place, or tells that there is none.
+// enter takes a place, or tells that there is none. Who is refused writes nothing:
+// added and taken away again, he would keep others out of a place that is free, and
+// be counted as being in.
 func (g *gate) enter() bool {
-	if g.used.Add(1) > g.limit.Load() {
-		g.used.Add(-1)
-		return false
+	for {
+		n := g.used.Load()
+		if n >= g.limit.Load() {
+			return false
+		}
+		if g.used.CompareAndSwap(n, n+1) {
+			return true
+		}
 	}
-	return true
 }
 
 // leave gives the place back.

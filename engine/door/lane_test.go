@@ -144,6 +144,38 @@ func TestGateAdapts(t *testing.T) {
 	})
 }
 
+// A gate that is told to be narrower than its usual minimum stays as narrow when its
+// answers are late, and those that it refuses are never counted as being in.
+func TestGateStaysBelowItsMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 8
+		reg := prometheus.NewRegistry()
+		b := setup(t, units(1<<20), func(c *door.Config, s *engine.Sale) {
+			c.Registerer, c.GateMax, c.BuyerRate, c.BuyerBurst, s.LimitPerBuyer = reg, most, 1e6, 1e6, 0
+		})
+		b.want(b.buy("first", "k"), 202, "")
+		b.stock.hook(&b.stock.reserve, func(int) error { time.Sleep(60 * time.Millisecond); return nil })
+		tickets := make([]string, 100)
+		for i := range tickets {
+			tickets[i] = b.ticket(fmt.Sprint("buyer", i))
+		}
+		for n := range 15 { // a buyer has at most 20 orders of a sale
+			accepted := 0
+			for _, r := range all(len(tickets), func(i int) reply { return b.do(ask{ticket: tickets[i], key: strconv.Itoa(n), body: oneMug}) }) {
+				if r.status == 202 {
+					accepted++
+				}
+			}
+			if limit := gathered(t, reg, "doorbuster_door_gate_limit_requests"); accepted != most || limit != most {
+				t.Fatalf("round %d: %d accepted at once, limit %v; want %d", n, accepted, limit, most)
+			}
+		}
+		if got := b.stock.largest.Load(); got > most {
+			t.Errorf("a group of %d", got)
+		}
+	})
+}
+
 func gathered(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	t.Helper()
 	families, err := reg.Gather()
