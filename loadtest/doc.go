@@ -1,7 +1,7 @@
 // Package loadtest is the crowd: it plays buyers against the HTTP API of a
 // running engine and counts what they were told.
 //
-// Four ways to press:
+// Five ways to press:
 //
 //   - [RunCrowd] plays the demo's buyers. They wait for the open by the server's
 //     clock, storm, honour Retry-After, repeat under their Idempotency-Key until
@@ -13,6 +13,8 @@
 //   - [RunOpen] is a lean open loop at a fixed rate. Vegeta's net/http client
 //     takes more CPU than the door it measures (about 15,000 requests/s on two
 //     cores), so percentiles at tens of thousands a second need this one.
+//   - [RunArrivals] is an open loop in which each request has its time beforehand,
+//     and a sample is kept of each: for overload, and how long it is felt.
 //
 // It owns its connections and nothing else. All but RunScenario write HTTP/1.1
 // themselves over bare connections: requests are put together from prebuilt

@@ -88,24 +88,9 @@ type run struct {
 }
 
 func press(ctx context.Context, cfg PressConfig) (PressResult, error) {
-	if cfg.Connections == 0 {
-		cfg.Connections = DefaultConnections
-	}
-	addrs, err := hosts(cfg.URLs)
+	addrs, err := cfg.check()
 	if err != nil {
 		return PressResult{}, err
-	}
-	if err := errors.Join(cfg.Sale.Validate(), cfg.Basket.validate()); err != nil {
-		return PressResult{}, err
-	}
-	if cfg.Connections < 0 || cfg.Connections > MaxConnections {
-		return PressResult{}, fmt.Errorf("connections: want 1 to %d", MaxConnections)
-	}
-	if cfg.Duration <= 0 || cfg.Duration > maxDuration {
-		return PressResult{}, fmt.Errorf("duration: want above 0, to %v", maxDuration)
-	}
-	if cfg.First < 0 || cfg.First >= len(cfg.Tickets) {
-		return PressResult{}, ErrNoTickets
 	}
 	r := &run{cfg: cfg, addrs: addrs, keys: randomKey() + "-", hash: cfg.Basket.hash()}
 	ctx, cancel := context.WithTimeout(ctx, cfg.Duration+replyTimeout)
@@ -120,6 +105,31 @@ func press(ctx context.Context, cfg PressConfig) (PressResult, error) {
 	}
 	all.Wait()
 	return r.result(workers), nil
+}
+
+// check fills what is left open, and tells what is wrong; it returns the addresses of
+// URLs.
+func (c *PressConfig) check() ([]string, error) {
+	if c.Connections == 0 {
+		c.Connections = DefaultConnections
+	}
+	addrs, err := hosts(c.URLs)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(c.Sale.Validate(), c.Basket.validate()); err != nil {
+		return nil, err
+	}
+	if c.Connections < 0 || c.Connections > MaxConnections {
+		return nil, fmt.Errorf("connections: want 1 to %d", MaxConnections)
+	}
+	if c.Duration <= 0 || c.Duration > maxDuration {
+		return nil, fmt.Errorf("duration: want above 0, to %v", maxDuration)
+	}
+	if c.First < 0 || c.First >= len(c.Tickets) {
+		return nil, ErrNoTickets
+	}
+	return addrs, nil
 }
 
 func (r *run) result(workers []worker) PressResult {
