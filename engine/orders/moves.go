@@ -75,7 +75,7 @@ func (s *Store) pendingRows(ctx context.Context, no int32, limit int) ([]moveRow
 	rows, err := s.pool.Query(ctx, `WITH few AS (SELECT id, sum(n) OVER (ORDER BY id) - n AS before FROM
 			(SELECT id, n FROM moves WHERE sale_no = $1 AND NOT done ORDER BY id LIMIT $3) m)
 		SELECT m.id, m.op, m.orders, m.hold_epoch, m.hold_seq, m.body, m.buyer, m.identities, m.lines
-		FROM few JOIN moves m ON m.id = few.id WHERE few.before < $2 ORDER BY m.id`, no, limit, min(limit, maxMoveRows))
+		FROM few, LATERAL (SELECT * FROM moves WHERE id = few.id OFFSET 0) m WHERE few.before < $2 ORDER BY m.id`, no, limit, min(limit, maxMoveRows))
 	if err != nil {
 		return nil, err
 	}
@@ -164,10 +164,12 @@ func (s *Store) MarkMoved(ctx context.Context, sale engine.SaleID, epoch int64, 
 
 func mark(ctx context.Context, tx pgx.Tx, no int32, ids, taken []int64) (done int, err error) {
 	// A row that an ingest makes pending again at this moment is skipped, not
-	// waited for: it is to be applied again.
+	// waited for: it is to be applied again. LATERAL, and a condition that no partial
+	// index has: else the planner reads all rows, or all that are pending, for each.
 	rows, err := tx.Query(ctx, `UPDATE moves m SET done = true, done_at = now(), taken = u.taken FROM (
-			SELECT m.id, u.taken FROM unnest($2::bigint[], $3::bigint[]) AS u(id, taken) JOIN moves m ON m.id = u.id
-			WHERE m.sale_no + 0 = $1 AND NOT m.done FOR UPDATE OF m SKIP LOCKED) u
+			SELECT m.id, u.taken FROM unnest($2::bigint[], $3::bigint[]) AS u(id, taken), LATERAL (
+				SELECT id, sale_no, done FROM moves WHERE id = u.id AND done::integer = 0 FOR UPDATE SKIP LOCKED) m
+			WHERE m.sale_no = $1 OFFSET 0) u
 		WHERE m.id = u.id RETURNING m.id, m.op, m.lines, m.taken`, no, ids, taken)
 	if err != nil {
 		return 0, err

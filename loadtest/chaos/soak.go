@@ -34,7 +34,7 @@ var soakPause = span{2 * time.Second, 5 * time.Second}
 // Soak runs sales for so long, one after another on the same servers, each for a lap
 // and judged as a run is. Each is restocked again and again, and at the end for all
 // who still wait. A fault comes every 2 to 5 s: any cell without preparation that
-// holds 5 s at most, of the links those of one that the seed chooses for the lap.
+// holds 5 s at most, of the links those of one, another for each lap.
 // Result.Faults tells how many were proven. lap 0 is two minutes. Errors as Run.
 func Soak(ctx context.Context, cfg Config, long, lap time.Duration) (*Summary, error) {
 	if lap == 0 {
@@ -78,7 +78,7 @@ func soakOne(ctx context.Context, cfg *Config, n int, long time.Duration) (r Res
 	dice := rand.New(rand.NewPCG(seed, 0))
 	h := &house{
 		cfg: cfg, seed: seed, dice: dice,
-		cell:   &Cell{Component: "soak", Fault: "all", link: links[dice.IntN(len(links))], lossy: true},
+		cell:   &Cell{Component: "soak", Fault: "all", link: links[seed%uint64(len(links))], lossy: true},
 		moment: &Moment{Name: long.Round(time.Second).String(), units: soakUnits, rebuilds: true},
 		name:   "soak" + strconv.FormatUint(seed, 36) + "x" + strconv.FormatInt(began.UnixMilli(), 36),
 		admin:  cfg.Services.URLs(), proc: map[string]*process{}, memory: map[string]any{},
