@@ -45,6 +45,10 @@ func Soak(ctx context.Context, cfg Config, long, lap time.Duration) (*Summary, e
 	}
 	cfg.fill()
 	s, began := new(Summary), time.Now()
+	defer func() {
+		s.Seconds = time.Since(began).Seconds()
+		s.percentiles()
+	}()
 	for n := 0; time.Since(began)+soakMinimum <= long; n++ {
 		r, err := soakOne(ctx, &cfg, n, min(lap, long-time.Since(began)))
 		if err != nil && ctx.Err() != nil {
@@ -67,8 +71,6 @@ func Soak(ctx context.Context, cfg Config, long, lap time.Duration) (*Summary, e
 		}
 		fmt.Fprintf(cfg.Progress, "%6.0f s  %d faults  %s\n", time.Since(began).Seconds(), r.Faults, r.Line())
 	}
-	s.Seconds = time.Since(began).Seconds()
-	s.percentiles()
 	return s, nil
 }
 
