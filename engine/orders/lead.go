@@ -63,6 +63,7 @@ func (s *Store) mayLead(ctx context.Context, tx pgx.Tx, no int32) error {
 type Led struct {
 	Lead
 	Fence Fence
+	Now   time.Time // PostgreSQL's clock, UTC
 }
 
 // Leader takes and keeps leads for one process. A name of its own makes it; it
@@ -98,7 +99,7 @@ func (l *Leader) Round(ctx context.Context) ([]Led, error) {
 			WHERE l.leader NOT IN (SELECT name FROM leaders WHERE until BETWEEN clock_timestamp() AND clock_timestamp() + $3::interval)
 			ORDER BY s.state = 'closed', s.state = 'paused', s.opens LIMIT $2 FOR UPDATE OF l SKIP LOCKED) free
 		WHERE l.sale_no = free.sale_no`, l.name, takeMost, leadMost)
-	b.Queue(`SELECT s.id, l.number, s.epoch, s.frozen, s.state, s.version FROM leads l JOIN sales s ON s.no = l.sale_no
+	b.Queue(`SELECT s.id, l.number, s.epoch, s.frozen, s.state, s.version, clock_timestamp() FROM leads l JOIN sales s ON s.no = l.sale_no
 		WHERE l.leader = $1`, l.name)
 	res := l.pool.SendBatch(ctx, &b)
 	led, err := readLed(res)
@@ -119,8 +120,8 @@ func readLed(res pgx.BatchResults) ([]Led, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (l Led, err error) {
-		err = r.Scan(&l.Sale, &l.Number, &l.Fence.Epoch, &l.Fence.Frozen, &l.Fence.State, &l.Fence.Version)
-		l.Fence.Sale = l.Sale
+		err = r.Scan(&l.Sale, &l.Number, &l.Fence.Epoch, &l.Fence.Frozen, &l.Fence.State, &l.Fence.Version, &l.Now)
+		l.Fence.Sale, l.Now = l.Sale, l.Now.UTC()
 		return l, err
 	})
 }

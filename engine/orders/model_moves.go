@@ -10,6 +10,16 @@ import (
 	"github.com/doorbuster/doorbuster/engine"
 )
 
+// SalesWithMoves is Store.SalesWithMoves, in no order.
+func (m *Model) SalesWithMoves(context.Context) (sales []engine.SaleID, err error) {
+	for _, row := range m.moves {
+		if !row.done && !slices.Contains(sales, row.sale) {
+			sales = append(sales, row.sale)
+		}
+	}
+	return sales, nil
+}
+
 // PendingMoves is Store.PendingMoves. A row's ID is its place, from 1.
 func (m *Model) PendingMoves(_ context.Context, sale engine.SaleID, limit int) ([]engine.Move, error) {
 	var out []engine.Move

@@ -212,6 +212,29 @@ func mark(ctx context.Context, tx pgx.Tx, no int32, ids, taken []int64) (done in
 	return done, nil
 }
 
+// maxSalesWithMoves bounds the sales of one answer.
+const maxSalesWithMoves = 1 << 14
+
+// SalesWithMoves lists the sales that have moves which Redis has not followed, in no
+// order, some thousands at most. It costs one look into an index for each
+// of them, however many moves they have and however many sales have none.
+func (s *Store) SalesWithMoves(ctx context.Context) ([]engine.SaleID, error) {
+	rows, err := s.pool.Query(ctx, `WITH RECURSIVE p AS (
+			(SELECT sale_no FROM moves WHERE NOT done ORDER BY sale_no, id LIMIT 1)
+			UNION ALL
+			SELECT (SELECT m.sale_no FROM moves m WHERE NOT m.done AND m.sale_no > p.sale_no ORDER BY m.sale_no, m.id LIMIT 1)
+			FROM p WHERE p.sale_no IS NOT NULL)
+		SELECT s.id FROM p JOIN sales s ON s.no = p.sale_no LIMIT $1`, maxSalesWithMoves)
+	if err != nil {
+		return nil, fmt.Errorf("sales with moves: %w", err)
+	}
+	sales, err := pgx.CollectRows(rows, pgx.RowTo[engine.SaleID])
+	if err != nil {
+		return nil, fmt.Errorf("sales with moves: %w", err)
+	}
+	return sales, nil
+}
+
 // Backlog counts the release rows of a sale that wait.
 func (s *Store) Backlog(ctx context.Context, sale engine.SaleID) (n int64, err error) {
 	in, err := s.info(ctx, sale)

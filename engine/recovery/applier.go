@@ -13,13 +13,11 @@ import (
 )
 
 const (
-	movesAtOnce   = 2048                   // of PendingMoves; Apply cuts them into calls of 256
-	applyGather   = 10 * time.Millisecond  // after a small batch: the next shall be larger, a commit costs the same
-	applyPoll     = 20 * time.Millisecond  // while there was work lately
-	applyIdlePoll = 100 * time.Millisecond // else
-	applyActive   = 10 * time.Second       // lately
-	badRowRetry   = 30 * time.Second       // a row that the stock cannot follow
-	badRowsMost   = 1000                   // remembered
+	movesAtOnce = 2048                  // of PendingMoves; Apply cuts them into calls of 256
+	applyGather = 10 * time.Millisecond // after a small batch: the next shall be larger, a commit costs the same
+	applyPoll   = 15 * time.Second      // if nobody says that there are moves: see scout
+	badRowRetry = 30 * time.Second      // a row that the stock cannot follow, unless the definition changes
+	badRowsMost = 1000                  // remembered
 )
 
 // applier carries what PostgreSQL decided to Redis, row by row id. It may run
@@ -27,8 +25,9 @@ const (
 // however often and in whatever order rows are applied, and rows are marked only
 // in the epoch they were applied to.
 type applier struct {
-	k   *keeper
-	bad map[int64]time.Time // rows not to be tried before
+	k       *keeper
+	bad     map[int64]time.Time // rows not to be tried before
+	version int64               // of the definition in Redis that they failed under
 }
 
 // ApplyCounts is what one step of the applier did.
@@ -51,10 +50,13 @@ func (a *applier) runOnce(ctx context.Context) (ApplyCounts, error) {
 		return ApplyCounts{}, fmt.Errorf("read moves: %w", err)
 	}
 	a.k.meter.pending(len(moves))
+	grip := v.watch.Grip
+	if a.version != grip.Version { // perhaps it has the item now
+		a.bad, a.version = nil, grip.Version
+	}
 	if moves = a.good(moves); len(moves) == 0 {
 		return ApplyCounts{}, nil
 	}
-	grip := v.watch.Grip
 	done, err := a.applyAll(ctx, grip, moves)
 	if errors.Is(err, stock.ErrStale) { // the definition changed; only the version of the grip is old
 		w, err2 := a.k.r.cfg.Stock.Watch(ctx, a.k.sale, grip.Epoch)

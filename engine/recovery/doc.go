@@ -21,8 +21,10 @@
 //	heartbeat.go  every 500 ms raises the number from which doors take their lease,
 //	              while PostgreSQL confirms epoch and not frozen
 //	probe.go      each second asks whether Redis still has what it had
+//	glance.go     without asking PostgreSQL, where nothing happens
 //	rebuild.go    and if not: freeze, wait, drain (drain.go), one cut, new keys
-//	applier.go    applies pending moves (settle, release, restock …) without pause
+//	applier.go    applies pending moves (settle, release, restock …) without pause;
+//	              one look for all sales together (scout.go) tells which have some
 //	sweep.go      every 10 s publishes orders again that PostgreSQL never received
 //	epochs.go     and deletes the keys of old epochs that hold nothing any more
 //	prune.go      deletes tombstones after the replay window

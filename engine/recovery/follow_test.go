@@ -114,6 +114,26 @@ func TestBadRowStopsNoOther(t *testing.T) {
 	})
 }
 
+// A restock of an item that Redis does not have yet is applied as soon as it has.
+func TestRestockOfANewItem(t *testing.T) {
+	t.Parallel()
+	w := setup(t, "")
+	w.recover()
+	w.sells(1)
+	def, _, err := w.orders.Sale(t.Context(), w.sale)
+	w.ok(err)
+	def.Items = append(def.Items, engine.Item{SKU: "PEN", Name: "Pen", Price: 100})
+	_, err = w.orders.Redefine(t.Context(), def, note) // and Redis is not told
+	w.ok(err)
+	_, err = w.orders.Restock(t.Context(), w.sale, "PEN", 7, note)
+	w.ok(err)
+	w.eventually("the pens are there, before the row is tried again by itself", func() bool {
+		watch, err := w.stock.Watch(t.Context(), w.sale, 1)
+		return err == nil && len(watch.Items) == 3 && watch.Items[2].Available == 7
+	})
+	w.settled()
+}
+
 // The lag that the doors read rises while the worker stands still, and falls.
 func TestLagIsWritten(t *testing.T) {
 	t.Parallel()

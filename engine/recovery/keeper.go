@@ -33,6 +33,7 @@ type keeper struct {
 	meter  *saleMeter
 
 	words chan word     // one slot: the last word of PostgreSQL
+	told  told          // by the last round; under mu
 	moves chan struct{} // there are new moves
 	doubt chan struct{} // something refused: probe now
 
@@ -147,27 +148,27 @@ func (k *keeper) tend(ctx context.Context) {
 	}
 }
 
-// apply moves without pause while there is something to move.
+// apply moves without pause while there is something to move, and else waits to be
+// told that there is (see scout).
 func (k *keeper) apply(ctx context.Context) {
 	job := &applier{k: k}
 	say := outage{log: k.log, what: "moves cannot be applied"}
-	pause, idleSince := firstPause, k.r.now()
+	pause := firstPause
 	for {
 		c, err := job.runOnce(ctx)
 		say.tell(ctx, err)
-		next := applyPoll
+		next, wake := jitter(applyPoll), k.moves
 		switch {
-		case err != nil:
-			next, pause = jitter(pause), min(2*pause, longestPause)
+		case err != nil: // the moves that stay are told of again and again: not now
+			next, wake, pause = jitter(pause), nil, min(2*pause, longestPause)
 		case c.Marked > 0:
-			next, pause, idleSince = 0, firstPause, k.r.now()
+			next, pause = 0, firstPause
+			k.r.scout.found(k.r.now())
 			if c.Moves < movesAtOnce/2 && !sleep(ctx, applyGather, nil) {
 				return
 			}
-		case k.r.now().Sub(idleSince) > applyActive:
-			next = applyIdlePoll
 		}
-		if !sleep(ctx, next, k.moves) {
+		if !sleep(ctx, next, wake) {
 			return
 		}
 	}

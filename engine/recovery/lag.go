@@ -63,6 +63,10 @@ func (l *lagger) measure(ctx context.Context, v *view) time.Duration {
 	return time.Duration(max(0, now-l.samples[0].at)) * time.Millisecond
 }
 
+// caughtUp tells whether nothing is on its way: PostgreSQL knew all that Redis has
+// given out by seq, when it was last asked.
+func (l *lagger) caughtUp(epoch, seq int64) bool { return l.epoch == epoch && l.done == seq }
+
 func (l *lagger) queueEmpty(ctx context.Context) bool {
 	if l.k.r.cfg.Depth == nil {
 		return true

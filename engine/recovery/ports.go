@@ -51,6 +51,7 @@ type Orders interface {
 	SettleSale(ctx context.Context, sale engine.SaleID, epoch int64, note orders.Note, also func(context.Context) error) (bool, error)
 	PruneSettled(ctx context.Context, age time.Duration, limit int) (int, error)
 
+	SalesWithMoves(ctx context.Context) ([]engine.SaleID, error)
 	PendingMoves(ctx context.Context, sale engine.SaleID, limit int) ([]engine.Move, error)
 	MarkMoved(ctx context.Context, sale engine.SaleID, epoch int64, rows []orders.Moved) (int, bool, error)
 	Unknown(ctx context.Context, sale engine.SaleID, holds []orders.HoldOf) ([]orders.HoldOf, error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/stock"
@@ -73,7 +74,8 @@ func diagnose(n *notes) Trigger {
 type prober struct {
 	k        *keeper
 	formerly stock.Server
-	proved   proof // that the scripts take this state
+	proved   proof     // that the scripts take this state
+	askAt    time.Time // when PostgreSQL is asked again at the latest: see glance
 
 	rebuilder rebuilder
 	lagger    lagger
@@ -89,6 +91,8 @@ type proof struct {
 	sha                string
 }
 
+func proofOf(w *stock.Watch) proof { return proof{w.Epoch, w.Incarnation, w.SHA[stock.OpLag]} }
+
 func newProber(k *keeper) *prober {
 	return &prober{
 		k: k, rebuilder: rebuilder{k}, lagger: lagger{k: k}, clock: clock{k: k}, follower: follower{k: k},
@@ -99,6 +103,13 @@ func newProber(k *keeper) *prober {
 // runOnce probes the sale, rebuilds it if it must, and else does the small jobs.
 // It returns what it found.
 func (p *prober) runOnce(ctx context.Context) (Trigger, error) {
+	v, sound, err := p.glance(ctx)
+	if err != nil {
+		return Sound, err
+	}
+	if sound {
+		return Sound, p.found(ctx, &v)
+	}
 	n, v, err := p.probe(ctx)
 	if err != nil {
 		return Sound, err
@@ -114,9 +125,8 @@ func (p *prober) runOnce(ctx context.Context) (Trigger, error) {
 	if found == Sound {
 		p.formerly = n.server
 		p.k.meter.sound(n.fence.Epoch)
-		v.lag = p.lagger.measure(ctx, &v)
-		p.k.setView(v)
-		return Sound, p.errands(ctx, &v)
+		p.askAt = p.k.r.now().Add(askEvery)
+		return Sound, p.found(ctx, &v)
 	}
 	p.k.hush()
 	server, err := p.rebuilder.runOnce(ctx, loss{n.fence, found, urgencyOf(&v.def, v.asOf)})
@@ -128,10 +138,17 @@ func (p *prober) runOnce(ctx context.Context) (Trigger, error) {
 	return found, nil
 }
 
+// found takes a sound sale as it was seen, and does the small jobs.
+func (p *prober) found(ctx context.Context, v *view) error {
+	v.lag = p.lagger.measure(ctx, v)
+	p.k.setView(*v)
+	return p.errands(ctx, v)
+}
+
 // prove calls a script, one that changes nothing, once for each state: that it is
 // loaded does not say that it was made for the incarnation the state was built under.
 func (p *prober) prove(ctx context.Context, v *view) (refused bool, err error) {
-	this := proof{v.watch.Epoch, v.watch.Incarnation, v.watch.SHA[stock.OpLag]}
+	this := proofOf(&v.watch)
 	if this == p.proved {
 		return false, nil
 	}
@@ -152,7 +169,7 @@ func (p *prober) prove(ctx context.Context, v *view) (refused bool, err error) {
 func (p *prober) probe(ctx context.Context) (notes, view, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	k, before := p.k, p.k.view()
+	k := p.k
 	var v view
 	var n notes
 	var err error
@@ -169,24 +186,35 @@ func (p *prober) probe(ctx context.Context) (notes, view, error) {
 	if n.fence.Epoch == 0 || n.fence.Frozen {
 		return n, v, nil // decided already
 	}
-	n.watch, err = k.r.cfg.Stock.Watch(ctx, k.sale, before.watch.Epoch)
-	watched := k.r.now()
-	if errors.Is(err, stock.ErrFenced) || errors.Is(err, stock.ErrNoSale) {
-		n.missing = true
-		return n, v, nil
-	}
-	if err != nil {
-		return n, v, fmt.Errorf("probe: %w", err)
-	}
-	if n.server, err = k.r.cfg.Stock.Server(ctx, k.sale); err != nil {
-		return n, v, fmt.Errorf("probe: %w", err)
-	}
-	if n.loaded, err = k.r.cfg.Stock.Loaded(ctx, k.sale, n.watch.Incarnation); err != nil {
-		return n, v, fmt.Errorf("probe: %w", err)
+	watched, err := p.look(ctx, &n)
+	if err != nil || n.missing {
+		return n, v, err
 	}
 	v.fence, v.watch, v.server = n.fence, n.watch, n.server
-	v.skew = measureSkew(interval{asked, answered}, status.Now, interval{answered, watched}, n.watch.Now)
+	v.skew = measureSkew(interval{asked, answered}, status.Now, watched, n.watch.Now)
 	return n, v, nil
+}
+
+// look asks Redis. It returns when the watch was read.
+func (p *prober) look(ctx context.Context, n *notes) (interval, error) {
+	k, at := p.k, interval{asked: p.k.r.now()}
+	var err error
+	n.watch, err = k.r.cfg.Stock.Watch(ctx, k.sale, k.view().watch.Epoch)
+	at.answered = k.r.now()
+	if errors.Is(err, stock.ErrFenced) || errors.Is(err, stock.ErrNoSale) {
+		n.missing = true
+		return at, nil
+	}
+	if err != nil {
+		return at, fmt.Errorf("probe: %w", err)
+	}
+	if n.server, err = k.r.cfg.Stock.Server(ctx, k.sale); err != nil {
+		return at, fmt.Errorf("probe: %w", err)
+	}
+	if n.loaded, err = k.r.cfg.Stock.Loaded(ctx, k.sale, n.watch.Incarnation); err != nil {
+		return at, fmt.Errorf("probe: %w", err)
+	}
+	return at, nil
 }
 
 // errands are the jobs that need a fresh probe of a sound sale. One that fails

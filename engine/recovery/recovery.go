@@ -56,6 +56,7 @@ type Recovery struct {
 	now   func() time.Time
 	turns turns
 	notes notebook
+	scout scout
 
 	woke    chan struct{} // a sale became sound: do not wait for the tick
 	leaving sync.WaitGroup
@@ -94,6 +95,7 @@ func (r *Recovery) Run(ctx context.Context) error {
 	defer r.close(ctx)
 	r.leaving.Go(func() { r.pruneBooks(ctx) })
 	r.leaving.Go(func() { r.writeNotes(ctx) })
+	r.leaving.Go(func() { r.scouting(ctx) })
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {
@@ -143,6 +145,7 @@ func (r *Recovery) runOnce(ctx context.Context) (Counts, error) {
 	if err != nil {
 		return Counts{}, fmt.Errorf("round of leads: %w", err)
 	}
+	at := interval{asked, r.now()}
 	counts := Counts{Led: len(led)}
 	mine := make(map[engine.SaleID]int64, len(led))
 	for i := range led {
@@ -155,6 +158,7 @@ func (r *Recovery) runOnce(ctx context.Context) (Counts, error) {
 	}
 	for i := range led {
 		k := r.keep(led[i].Lead)
+		k.hear(told{led[i].Fence, led[i].Now, at})
 		k.meter.beatAge(r.now().Sub(k.beaten()))
 		if led[i].Fence.Epoch > 0 && !led[i].Fence.Frozen {
 			k.allow(word{epoch: led[i].Fence.Epoch, until: asked.Add(beatBudget)})

@@ -104,7 +104,7 @@ func (l leader) Round(ctx context.Context) (led []orders.Led, err error) {
 		if l.leader == l.name {
 			f, err := l.m.Fence(ctx, saleID)
 			f.Seq = 0
-			out = []orders.Led{{Lead: l.lead, Fence: f}}
+			out = []orders.Led{{Lead: l.lead, Fence: f, Now: now}}
 			return err
 		}
 		return nil
@@ -242,6 +242,11 @@ func (c conn) SettleSale(context.Context, engine.SaleID, int64, orders.Note, fun
 
 // PruneSettled finds nothing.
 func (c conn) PruneSettled(context.Context, time.Duration, int) (int, error) { return 0, nil }
+
+// SalesWithMoves is never asked for: the jobs of a story poll.
+func (c conn) SalesWithMoves(ctx context.Context) ([]engine.SaleID, error) {
+	return c.m.SalesWithMoves(ctx)
+}
 
 func (c conn) PendingMoves(ctx context.Context, sale engine.SaleID, most int) (out []engine.Move, err error) {
 	err = c.ask(ctx, "pending moves", func() (err error) { out, err = c.m.PendingMoves(ctx, sale, most); return err })
