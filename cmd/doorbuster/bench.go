@@ -18,7 +18,7 @@ import (
 type BenchCmd struct {
 	JSON  JSONFlag `help:"Print JSON." name:"json"`
 	Out   string   `help:"Page to write; empty for none." default:"docs/BENCHMARKS.md"`
-	Only  []string `help:"Steps: door, stock, sandbox, percentiles, memory, durable." placeholder:"STEP"`
+	Only  []string `help:"Steps: door, stock, sandbox, percentiles, memory, durable, overload." placeholder:"STEP"`
 	Pairs int      `help:"Rounds of what is compared; 0 is the usual number."`
 	Short bool     `help:"Seconds instead of minutes, for development: the figures mean little."`
 }

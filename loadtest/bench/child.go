@@ -33,6 +33,11 @@ var listening = regexp.MustCompile(`http://[0-9.:]+`)
 // it listens ("… at http://127.0.0.1:1234 …"). Its log goes to a file in
 // Config.Dir.
 func (b *bench) start(ctx context.Context, name string, args ...string) (*child, error) {
+	return b.startWith(ctx, b.cfg.Env, name, args...)
+}
+
+// startWith is start, with an environment of the child's own.
+func (b *bench) startWith(ctx context.Context, env []string, name string, args ...string) (*child, error) {
 	log, err := os.Create(filepath.Join(b.cfg.Dir, "bench-"+name+".log"))
 	if err != nil {
 		return nil, err
@@ -40,7 +45,7 @@ func (b *bench) start(ctx context.Context, name string, args ...string) (*child,
 	defer func() { _ = log.Close() }() // the child has its own descriptor
 	// Not bound to ctx: the end of ctx would kill it, and stop asks first.
 	cmd := exec.Command(b.cfg.Exe, append(append([]string(nil), b.cfg.Args...), args...)...)
-	cmd.Env, cmd.Stderr = b.cfg.Env, log
+	cmd.Env, cmd.Stderr = env, log
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

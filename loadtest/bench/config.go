@@ -20,6 +20,7 @@ const (
 	stepOpen     = "percentiles" // h
 	stepMemory   = "memory"      // i
 	stepDurable  = "durable"     // j
+	stepOverload = "overload"    // k
 	fullPairs    = 6
 	shortPairs   = 1
 	maxPairs     = 50
@@ -30,7 +31,7 @@ const (
 // pressure. A group in a storm has about a quarter of them.
 const connections = 512
 
-var allSteps = []string{stepDoor, stepStock, stepSandbox, stepOpen, stepMemory, stepDurable}
+var allSteps = []string{stepDoor, stepStock, stepSandbox, stepOpen, stepMemory, stepDurable, stepOverload}
 
 // Config says what to measure and with what. Redis, AMQP, Database and Tickets
 // are needed.
@@ -48,7 +49,7 @@ type Config struct {
 
 	Dir   string   // for logs and the sandbox' ledger; must exist
 	Out   string   // the page to write; "" writes none
-	Only  []string // steps: door, stock, sandbox, percentiles, memory, durable; none is all
+	Only  []string // steps: door, stock, sandbox, percentiles, memory, durable, overload; none is all
 	Pairs int      // rounds; 0 is 6, or 1 if Short
 	Short bool     // seconds instead of minutes, for development: figures mean little
 
@@ -112,7 +113,9 @@ type plan struct {
 	idle     int           // idle connections, idle sales in (i)
 	groups   []int
 	open     time.Duration
-	shares   []float64 // of (b), in (h)
+	shares   []float64     // of (b), in (h)
+	overload time.Duration // of each stretch of (k), without its warm-up
+	calm     time.Duration // of the two around them
 	settling time.Duration
 }
 
@@ -120,11 +123,13 @@ func (c *Config) plan() plan {
 	p := plan{
 		warm: time.Second, press: 5 * time.Second, tickets: 400_000, stock: 2 * time.Second,
 		tries: 10_000_000, idle: 10_000, groups: []int{1, 8, 64, 256},
-		open: 10 * time.Second, shares: []float64{0.25, 0.50, 0.75}, settling: loadSettling,
+		open: 10 * time.Second, shares: []float64{0.25, 0.50, 0.75},
+		overload: 10 * time.Second, calm: 7 * time.Second, settling: loadSettling,
 	}
 	if c.Short {
 		p.warm, p.press, p.tickets = 200*time.Millisecond, time.Second, 100_000
 		p.stock, p.tries, p.idle, p.open = 200*time.Millisecond, 200_000, 500, time.Second
+		p.overload, p.calm = time.Second, 2*time.Second
 	}
 	return p
 }

@@ -37,8 +37,11 @@ func (b *bench) startDoors(ctx context.Context) (d doors, err error) {
 
 // serve starts `doorbuster serve` on free ports.
 func (b *bench) serve(ctx context.Context, name, roles string, more ...string) (*child, error) {
-	args := append([]string{"serve", "--roles", roles, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}, more...)
-	return b.start(ctx, name, args...)
+	return b.start(ctx, name, serving(roles, more...)...)
+}
+
+func serving(roles string, more ...string) []string {
+	return append([]string{"serve", "--roles", roles, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}, more...)
 }
 
 // round measures every figure of the door once, side by side.

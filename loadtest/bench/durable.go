@@ -3,14 +3,28 @@ package bench
 import (
 	"context"
 	"errors"
-	"slices"
+	"fmt"
 
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/loadtest"
 )
 
+// durableMode is one of the ways that (j) compares.
+type durableMode struct {
+	name, fsync string
+	mode        engine.Mode
+	replica     bool
+}
+
+var durableModes = []durableMode{
+	{"(j) standard", "everysec", engine.ModeStandard, false},
+	{"(j) durable", "always", engine.ModeDurable, false},
+	{"(j) replica", "always", engine.ModeDurable, true},
+}
+
 // durableRounds is (j): (b) with a sale of standard mode, Redis writing to disk each
-// second, and in turn with one of durable mode, Redis writing before each answer.
+// second; in turn with one of durable mode, Redis writing before each answer; and with
+// one of which a replica must have everything as well. Each round begins with another.
 func (b *bench) durableRounds(ctx context.Context) (err error) {
 	was, err := b.rdb.ConfigGet(ctx, "appendfsync").Result()
 	if err != nil {
@@ -20,6 +34,11 @@ func (b *bench) durableRounds(ctx context.Context) (err error) {
 		b.mode = engine.ModeStandard
 		err = errors.Join(err, b.rdb.ConfigSet(context.WithoutCancel(ctx), "appendfsync", was["appendfsync"]).Err())
 	}()
+	r, err := b.openReplica(ctx)
+	if err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	defer func() { err = errors.Join(err, r.close(ctx)) }()
 	var d doors
 	if d.back, err = b.serve(ctx, "back-durable", "recovery,relay,status"); err != nil {
 		return err
@@ -30,18 +49,9 @@ func (b *bench) durableRounds(ctx context.Context) (err error) {
 	if err = b.startWorker(ctx, &d); err != nil {
 		return err
 	}
-	modes := []struct {
-		name, fsync string
-		mode        engine.Mode
-	}{{"(j) standard", "everysec", engine.ModeStandard}, {"(j) durable", "always", engine.ModeDurable}}
-	for range b.cfg.Pairs {
-		slices.Reverse(modes) // who comes second finds everything warm
-		for _, one := range modes {
-			b.mode = one.mode
-			if err := b.rdb.ConfigSet(ctx, "appendfsync", one.fsync).Err(); err != nil {
-				return err
-			}
-			if err := b.acceptedIn(ctx, one.name, &d); err != nil {
+	for i := range b.cfg.Pairs {
+		for at := range durableModes {
+			if err := b.durableRound(ctx, &d, r, durableModes[(i+at)%len(durableModes)]); err != nil {
 				return err
 			}
 		}
@@ -49,16 +59,33 @@ func (b *bench) durableRounds(ctx context.Context) (err error) {
 	return errors.Join(b.stopWorker(&d), d.door.stop(), d.back.stop())
 }
 
-func (b *bench) acceptedIn(ctx context.Context, name string, d *doors) error {
+func (b *bench) durableRound(ctx context.Context, d *doors, r *replica, m durableMode) (err error) {
+	b.mode = m.mode
+	if err := b.rdb.ConfigSet(ctx, "appendfsync", m.fsync).Err(); err != nil {
+		return err
+	}
+	if m.replica {
+		if err := b.follow(ctx, r, true); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, b.follow(context.WithoutCancel(ctx), r, false)) }()
+	}
 	sale, tickets, err := b.freshSale(ctx, d.door.urls[0], "instant")
 	if err != nil {
 		return err
+	}
+	w, err := b.stock.Watch(ctx, sale, 1)
+	if err != nil {
+		return err
+	}
+	if s := w.Safety; s.Durable != (m.mode == engine.ModeDurable) || s.Replica != m.replica {
+		return fmt.Errorf("%s: sale %s waits for %+v", m.name, sale, s)
 	}
 	res, err := b.press(ctx, d.door.urls[0], sale, tickets)
 	if err != nil {
 		return err
 	}
-	if err := b.note(name, res.Rate(loadtest.Accepted), &res); err != nil {
+	if err := b.note(m.name, res.Rate(loadtest.Accepted), &res); err != nil {
 		return err
 	}
 	_, err = b.waitRest(ctx, sale, res.Outcomes.Count(loadtest.Accepted))

@@ -62,10 +62,12 @@ func (b *bench) figures() []figure {
 		rows = append(rows, figure{key: name + " lag p99", name: name + " lag", what: "of it: p99 from due to sent", unit: "ms"})
 	}
 	rows = append(rows, b.memoryFigures()...)
-	return append(rows,
-		figure{key: "(j) standard", name: "(j) standard", what: "as (b), in turn with (j) durable: appendfsync everysec", unit: "/s"},
+	rows = append(rows,
+		figure{key: "(j) standard", name: "(j) standard", what: "as (b), in turn with the two below: appendfsync everysec", unit: "/s"},
 		figure{key: "(j) durable", name: "(j) durable", what: "as (b), a sale of durable mode: appendfsync always, no replica", unit: "/s"},
+		figure{key: "(j) replica", name: "(j) replica", what: "the same, and each call waits until a replica has it (WAIT 1)", unit: "/s"},
 	)
+	return append(rows, overloadFigures()...)
 }
 
 func (b *bench) memoryFigures() []figure {
@@ -92,6 +94,10 @@ func ratios() []figure {
 		{name: "grouped/single in (e)", what: "groups of 256 against 1, everysec", over: "(e) everysec 256", under: "(e) everysec 1", target: 5},
 		{name: "grouped/single in (e), always", what: "groups of 256 against 1, always", over: "(e) always 256", under: "(e) always 1"},
 		{name: "(j) durable/standard", what: "accepted in durable mode against standard", over: "(j) durable", under: "(j) standard", target: 0.70},
+		{name: "(j) replica/standard", what: "the same with a replica that must have it too", over: "(j) replica", under: "(j) standard", target: 0.70},
+		{name: "(k) goodput 10×/peak", what: "accepted at ten times the capacity against the most of 1, 2, 5, 10 times", over: "(k) 10× goodput", under: "(k) peak", target: 0.90},
+		{name: "(k) p99 10×/1×", what: "p99 of a 202 at ten times the capacity against once", over: "(k) 10× p99", under: "(k) 1× p99", target: 2, most: true},
+		{name: "(k) memory 10×/before", what: "memory of the door at ten times the capacity against half of it before", over: "(k) memory 10×", under: "(k) memory before", target: 1.25, most: true},
 		{name: "(f)/(g)", what: "confirmed against the bare pipeline", over: "(f)", under: "(g)", target: 0.60},
 	}
 }
@@ -104,7 +110,7 @@ func (b *bench) series() []Series {
 	}
 	for _, f := range ratios() {
 		over, under := Series{Values: b.values[f.over]}, Series{Values: b.values[f.under]}
-		out = append(out, Series{Name: f.name, What: f.what, Values: ratio(&over, &under), Target: f.target, Aim: f.aim})
+		out = append(out, Series{Name: f.name, What: f.what, Values: ratio(&over, &under), Target: f.target, Aim: f.aim, Most: f.most})
 	}
 	return out
 }

@@ -71,7 +71,7 @@ func (r *Result) Missed() []string {
 	return out
 }
 
-// Run measures what cfg asks for and writes the page. It takes about ten minutes
+// Run measures what cfg asks for and writes the page. It takes about twenty minutes
 // (Short: under one). The servers named must be private ones: Redis' appendfsync
 // is changed for (j) and a part of (e), and put back. When ctx ends, everything is stopped
 // and nothing is written.
@@ -96,6 +96,7 @@ func Run(ctx context.Context, cfg Config) (_ Result, err error) {
 		{stepOpen, b.openLoops},
 		{stepMemory, b.memory},
 		{stepDurable, b.durableRounds},
+		{stepOverload, b.overload},
 	} {
 		if !cfg.has(step.name) {
 			continue
