@@ -53,6 +53,26 @@ func (m *Model) Count(sale engine.SaleID, epoch int64, buyer engine.BuyerID) Cou
 	return Counter{}
 }
 
+// Counts is what an epoch's keys count of every buyer. The caller must not change it.
+func (m *Model) Counts(sale engine.SaleID, epoch int64) map[engine.BuyerID]Counter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.at(sale, epoch); e != nil {
+		return e.buyers
+	}
+	return nil
+}
+
+// Shared is what they count of one identity, in units.
+func (m *Model) Shared(sale engine.SaleID, epoch int64, id engine.Identity) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.at(sale, epoch); e != nil {
+		return e.identities[id]
+	}
+	return 0
+}
+
 // LoseSince is a restart of Redis that lost every write after the picture was taken.
 func (m *Model) LoseSince(p Picture) {
 	m.Restart()

@@ -70,7 +70,7 @@ type Door struct {
 	log     *slog.Logger
 	metrics *metrics
 	zero    time.Time // of the door's own clock
-	steps   Clock     // of Steps, in its place; nil: the real one
+	steps   *Clock    // of Steps, in its place; nil: the real one
 
 	sales    *table
 	recall   recall
@@ -179,7 +179,7 @@ func (d *Door) Run(ctx context.Context) error {
 // clock is the door's own monotonic clock, in nanoseconds since New.
 func (d *Door) clock() int64 {
 	if d.steps != nil {
-		return d.steps()
+		return d.steps.Now()
 	}
 	return int64(time.Since(d.zero))
 }

@@ -3,13 +3,34 @@ package door
 import (
 	"context"
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/ticket"
 )
 
-// Clock is a door's own monotonic clock, in nanoseconds.
-type Clock func() int64
+// Clock is what Steps goes by in place of the real clock.
+type Clock struct {
+	// Now is a door's own monotonic clock, in nanoseconds.
+	Now func() int64
+	// Sleep lets others go on for a while.
+	Sleep func(d time.Duration)
+}
+
+// lockPoll is how often who is stepped tries again for a lock.
+const lockPoll = 5 * time.Millisecond
+
+// lock locks mu. One goroutine that steps several of a door's must not wait for itself.
+func (d *Door) lock(mu *sync.Mutex) {
+	if d.steps == nil {
+		mu.Lock()
+		return
+	}
+	for !mu.TryLock() {
+		d.steps.Sleep(lockPoll)
+	}
+}
 
 // Steps is a door at one sale, without its goroutines, without HTTP and without the
 // real clock: whoever steps it (a simulator) calls the watch and the groups when he
@@ -24,7 +45,7 @@ type Steps struct {
 // whose metrics it shares. Buyers are not limited in how often they come.
 func NewSteps(cfg Config, id engine.SaleID, clock Clock, like *Steps) (*Steps, error) {
 	d := newDoor(withDefaults(cfg))
-	d.steps = clock
+	d.steps = &clock
 	if like != nil {
 		d.metrics = like.d.metrics
 	} else {

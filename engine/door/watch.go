@@ -75,7 +75,7 @@ func (s *sale) hurry(now int64) {
 // tick reads the sale once. It never fails: what the door may do without a read
 // ends by itself.
 func (s *sale) tick(ctx context.Context) {
-	s.reading.Lock()
+	s.door.lock(&s.reading)
 	defer s.reading.Unlock()
 	d, old := s.door, s.view.Load()
 	var epoch int64

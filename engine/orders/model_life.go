@@ -107,6 +107,23 @@ func (m *Model) Views() []View {
 	return out
 }
 
+// Each looks at every order, in no order. It must not change them.
+func (m *Model) Each(look func(v *View)) {
+	for _, v := range m.orders {
+		look(v)
+	}
+}
+
+// Claimed is how many units of an item are claimed, and how many there are.
+func (m *Model) Claimed(id engine.SaleID, sku engine.SKU) (claimed, units int64) {
+	if s := m.sales[id]; s != nil {
+		if it, ok := s.Item(sku); ok {
+			return s.claimed[sku], it.Units
+		}
+	}
+	return 0, 0
+}
+
 // Pending counts the moves that are not done.
 func (m *Model) Pending() (n int) {
 	for _, row := range m.moves {

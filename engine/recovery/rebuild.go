@@ -61,7 +61,7 @@ func (b *rebuilder) runOnce(ctx context.Context, l loss) (_ stock.Server, err er
 		failpoint.Hit("recovery/after-drain")
 	}
 	d.enter(Queued)
-	if err := turn.wait(ctx); err != nil {
+	if err := k.r.await(ctx, turn); err != nil {
 		return stock.Server{}, err
 	}
 	d.enter(Cutting)

@@ -123,6 +123,30 @@ func (r *Recovery) lock(mu *sync.Mutex) {
 	}
 }
 
+// await waits for a rebuild's turn.
+func (r *Recovery) await(ctx context.Context, n *turn) error {
+	if !r.stepping() {
+		return n.wait(ctx)
+	}
+	t, began := n.all, r.now()
+	t.mu.Lock()
+	t.ready = append(t.ready, n)
+	t.grant()
+	t.mu.Unlock()
+	for !taken(n.go_) {
+		if !r.sleeps(ctx, lockPoll) {
+			return ctx.Err()
+		}
+		if n.patient && r.now().Sub(began) >= yieldMost {
+			t.mu.Lock()
+			n.patient = false
+			t.grant()
+			t.mu.Unlock()
+		}
+	}
+	return nil
+}
+
 func taken(c <-chan struct{}) bool {
 	select {
 	case <-c:

@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"iter"
@@ -14,15 +13,13 @@ const never = time.Duration(1<<63 - 1)
 // crashed unwinds the stack of an actor that is no more.
 type crashed struct{}
 
-// actor is a coroutine.
+// actor is one who acts, in a coroutine that others had before.
 type actor struct {
 	w    *world
 	p    *process // nil: it cannot die
 	name string
-
-	next  func() (time.Duration, bool)
-	end   func()
-	yield func(time.Duration) bool
+	body func(a *actor)
+	co   *coroutine // from its first turn to its last
 
 	turn int64 // of the event that will wake it; older ones do not count
 	dead bool
@@ -31,17 +28,7 @@ type actor struct {
 
 // spawn begins an actor of p, which runs with its first turn.
 func (w *world) spawn(p *process, name string, body func(a *actor)) *actor {
-	a := &actor{w: w, p: p, name: name}
-	a.next, a.end = iter.Pull(func(yield func(time.Duration) bool) {
-		a.yield = yield
-		defer func() {
-			a.done = true
-			if r := recover(); r != nil && r != any(crashed{}) {
-				panic(r)
-			}
-		}()
-		body(a)
-	})
+	a := &actor{w: w, p: p, name: name, body: body}
 	if p != nil {
 		p.actors = append(p.actors, a)
 	}
@@ -50,12 +37,75 @@ func (w *world) spawn(p *process, name string, body func(a *actor)) *actor {
 	return a
 }
 
+// resume gives an actor the turn, and returns for how long it then waits. false: it is
+// at its end.
+func (a *actor) resume() (time.Duration, bool) {
+	if a.co == nil {
+		a.co = a.w.stage.coroutine()
+		a.co.a = a
+	}
+	d, ok := a.co.next()
+	if a.done || !ok {
+		a.co.a = nil
+		a.w.stage.idle = append(a.w.stage.idle, a.co)
+		a.co = nil
+		return 0, false
+	}
+	return d, true
+}
+
+// end unwinds an actor that waits somewhere.
+func (a *actor) end() {
+	a.dead = true
+	for !a.done && a.co != nil {
+		a.resume()
+	}
+}
+
 // wait gives up the turn for at least d.
 func (a *actor) wait(d time.Duration) {
-	if a.dead || !a.yield(d) || a.dead {
+	if a.dead || !a.co.yield(d) || a.dead {
 		a.dead = true
 		panic(crashed{})
 	}
+}
+
+// coroutine runs one actor after another: a new one for each would have to grow its
+// stack each time.
+type coroutine struct {
+	a     *actor
+	next  func() (time.Duration, bool)
+	stop  func()
+	yield func(time.Duration) bool
+}
+
+func (s *stage) coroutine() *coroutine {
+	if n := len(s.idle); n > 0 {
+		c := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		return c
+	}
+	c := &coroutine{}
+	c.next, c.stop = iter.Pull(func(yield func(time.Duration) bool) {
+		c.yield = yield
+		for {
+			c.run()
+			if !yield(never) {
+				return
+			}
+		}
+	})
+	return c
+}
+
+func (c *coroutine) run() {
+	defer func() {
+		c.a.done = true
+		if r := recover(); r != nil && r != any(crashed{}) {
+			panic(r)
+		}
+	}()
+	c.a.body(c.a)
 }
 
 // park waits until another wakes this actor.
@@ -77,37 +127,56 @@ type event struct {
 	do   func()
 }
 
-type events []*event
+func (e *event) before(o *event) bool { return e.at < o.at || (e.at == o.at && e.tie < o.tie) }
 
-func (e events) Len() int { return len(e) }
-func (e events) Less(i, j int) bool {
-	return e[i].at < e[j].at || (e[i].at == e[j].at && e[i].tie < e[j].tie)
+// events is a heap: container/heap would cost two allocations an event.
+type events []event
+
+func (q *events) push(e event) {
+	h := append(*q, e)
+	i := len(h) - 1
+	for i > 0 {
+		up := (i - 1) / 2
+		if !e.before(&h[up]) {
+			break
+		}
+		h[i] = h[up]
+		i = up
+	}
+	h[i] = e
+	*q = h
 }
-func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(*event)) }
-func (e *events) Pop() any {
-	old := *e
-	last := old[len(old)-1]
-	old[len(old)-1] = nil
-	*e = old[:len(old)-1]
-	return last
+
+func (q *events) pop() event {
+	h := *q
+	first, n := h[0], len(h)-1
+	last := h[n]
+	h[n] = event{}
+	h = h[:n]
+	for i := 0; n > 0; {
+		child := 2*i + 1
+		if child+1 < n && h[child+1].before(&h[child]) {
+			child++
+		}
+		if child >= n || !h[child].before(&last) {
+			h[i] = last
+			break
+		}
+		h[i] = h[child]
+		i = child
+	}
+	*q = h
+	return first
 }
 
 func (w *world) at(a *actor, d time.Duration) {
 	a.turn++
-	var e *event
-	if n := len(w.spare); n > 0 {
-		e, w.spare = w.spare[n-1], w.spare[:n-1]
-	} else {
-		e = new(event)
-	}
-	*e = event{at: w.now + int64(d), tie: w.rng.Uint64(), a: a, turn: a.turn}
-	heap.Push(&w.events, e)
+	w.events.push(event{at: w.now + int64(d), tie: w.rng.Uint64(), a: a, turn: a.turn})
 }
 
 // after lets something happen by itself.
 func (w *world) after(d time.Duration, do func()) {
-	heap.Push(&w.events, &event{at: w.now + int64(d), tie: w.rng.Uint64(), do: do})
+	w.events.push(event{at: w.now + int64(d), tie: w.rng.Uint64(), do: do})
 }
 
 // step runs the next event. It returns false if there is none.
@@ -115,23 +184,22 @@ func (w *world) step() bool {
 	if len(w.events) == 0 {
 		return false
 	}
-	e := heap.Pop(&w.events).(*event)
+	e := w.events.pop()
 	w.now = max(w.now, e.at)
 	if e.a == nil {
 		e.do()
 		return true
 	}
-	a, turn := e.a, e.turn
-	w.spare = append(w.spare, e)
+	a := e.a
 	switch {
-	case a.dead, a.done, turn != a.turn:
+	case a.dead, a.done, e.turn != a.turn:
 		return true
 	case a.p != nil && w.now < a.p.stopped:
 		w.at(a, time.Duration(a.p.stopped-w.now)+w.between(0, time.Millisecond))
 		return true
 	}
 	w.cur = a
-	d, ok := a.next()
+	d, ok := a.resume()
 	w.cur = nil
 	if ok && d != never {
 		w.at(a, d)
@@ -143,7 +211,6 @@ func (w *world) step() bool {
 // close ends every actor that is left.
 func (w *world) close() {
 	for _, a := range w.actors {
-		a.dead = true
 		a.end()
 	}
 }

@@ -18,6 +18,8 @@ type broker struct {
 	waiting []*actor                // consumers without work
 	purged  map[engine.OrderID]bool // and not seen since
 	held    int64                   // nothing is delivered until then
+	missing int64                   // there is no queue until then
+	sent    [][]byte                // all there ever was, to be sent again
 }
 
 type message struct {
@@ -33,7 +35,22 @@ func newBroker(w *world) *broker {
 }
 
 // put is what a publish does.
-func (b *broker) put(body []byte) {
+func (b *broker) put(body []byte) error {
+	if b.w.now < b.missing {
+		b.w.count("message without a queue")
+		if queue.Mandatory {
+			return queue.ErrUnroutable
+		}
+		return nil
+	}
+	b.deliver(body)
+	return nil
+}
+
+func (b *broker) deliver(body []byte) {
+	if b.w.plan.replays && !b.w.replayed {
+		b.sent = append(b.sent, body)
+	}
 	b.queue = append(b.queue, &message{body: body})
 	if b.w.chance(.06) {
 		b.w.count("message twice")
@@ -48,7 +65,7 @@ func (b *broker) put(body []byte) {
 // Publish returns when the message is confirmed.
 func (b *broker) Publish(ctx context.Context, _ engine.SaleID, body []byte) error {
 	body = slices.Clone(body)
-	return b.call(ctx, "publish", writes, func() error { b.put(body); return nil })
+	return b.call(ctx, "publish", writes, func() error { return b.put(body) })
 }
 
 // PublishMarker sends the message that queue.MarkerNonce reads.
@@ -57,7 +74,7 @@ func (b *broker) PublishMarker(ctx context.Context, _ int, nonce string) error {
 	if _, ok := queue.MarkerNonce(body); !ok {
 		panic("simulate: a marker is written in another way now")
 	}
-	return b.call(ctx, "publish marker", writes, func() error { b.put(body); return nil })
+	return b.call(ctx, "publish marker", writes, func() error { return b.put(body) })
 }
 
 // Blocked tells whether the broker has said that it takes nothing.
@@ -66,7 +83,7 @@ func (b *broker) Blocked() bool { return false }
 // take hands some messages to a process, in any order.
 func (b *broker) take(p *process) (msgs []payment.Message) {
 	w := b.w
-	if w.now < b.down || w.now < b.held {
+	if w.now < b.down || w.now < b.held || w.now < b.missing {
 		return nil
 	}
 	for n := 1 + w.rng.IntN(4); n > 0 && len(b.queue) > 0; n-- {
@@ -102,7 +119,7 @@ func (b *broker) ack(m *message, p *process) error {
 }
 
 func (b *broker) dead(m *message, p *process) error {
-	b.w.laws.breaks("a message nobody can read: %q", m.body)
+	b.w.laws.breaks("law 9: a message nobody can read: %q", m.body)
 	return b.ack(m, p)
 }
 
@@ -155,16 +172,24 @@ func (b *broker) safe() bool {
 	return len(b.purged) == 0
 }
 
+// vanish deletes the queue. Its consumers declare it again when they have noticed.
+func (b *broker) vanish() {
+	if b.purge() {
+		b.missing = b.w.now + int64(b.w.between(100*time.Millisecond, 3*time.Second))
+		b.w.count("queue deleted")
+	}
+}
+
 // purge empties the queue, if Redis still has every order in it.
-func (b *broker) purge() {
+func (b *broker) purge() bool {
 	ids := b.orders()
 	for _, id := range ids {
 		if !b.w.db.knows(id) && !b.w.redis.holds(id) {
-			return
+			return false
 		}
 	}
-	if len(ids) == 0 || b.w.healed {
-		return
+	if b.w.healed {
+		return false
 	}
 	for _, id := range ids {
 		if !b.w.db.knows(id) {
@@ -172,6 +197,9 @@ func (b *broker) purge() {
 		}
 	}
 	b.queue = nil
-	b.w.count("queue purged")
-	b.w.tell("the queue is purged of %d orders", len(ids))
+	if len(ids) > 0 {
+		b.w.count("queue purged")
+		b.w.tell("the queue is purged of %d orders", len(ids))
+	}
+	return true
 }

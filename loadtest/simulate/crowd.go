@@ -1,9 +1,9 @@
 package simulate
 
 import (
-	"context"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
@@ -32,8 +32,10 @@ type crowd struct {
 
 // acked is what a client knows of his order.
 type acked struct {
-	buyer engine.BuyerID
-	total int64
+	buyer   engine.BuyerID
+	total   int64
+	epoch   int64 // of the sale when he heard it
+	careful bool  // Redis wrote before it answered
 }
 
 func (c *crowd) over() bool { return c.left == 0 }
@@ -58,84 +60,98 @@ func (v *visit) answer(s door.Said) {
 
 func (c *crowd) begin(w *world) {
 	c.acked, c.gone, c.bought = map[engine.OrderID]acked{}, map[engine.OrderID]bool{}, map[engine.OrderID]bool{}
-	c.left = clients + 1
 	for i := range clients {
-		w.spawn(nil, fmt.Sprint("client", i), func(a *actor) {
-			cl := newClient(w, a, i)
+		cl := newClient(w, i)
+		c.join(w, fmt.Sprint("client", i), func(a *actor) {
+			cl.a = a
 			a.wait(w.between(4*time.Second, arriveBy))
 			cl.buy()
-			c.left--
 		})
 	}
-	w.spawn(nil, "operator", func(a *actor) {
+	c.join(w, "operator", func(a *actor) {
 		a.wait(w.between(5*time.Second, arriveBy))
-		c.operate(w, a)
+		newOperator(w, a).operate()
+	})
+}
+
+// join spawns somebody who wants something.
+func (c *crowd) join(w *world, name string, body func(a *actor)) {
+	c.left++
+	w.spawn(nil, name, func(a *actor) {
+		body(a)
 		c.left--
-		if c.over() {
-			return
-		}
 	})
 }
 
 // client is one who wants one order.
 type client struct {
-	w     *world
-	a     *actor
-	buyer engine.BuyerID
-	ask   door.Ask
-	total int64
+	w      *world
+	a      *actor
+	shop   *shop
+	buyer  engine.BuyerID
+	basket basket
+	prices [2]int64 // that he saw
+	ask    door.Ask
+	total  int64
+	order  engine.OrderID // under his key
+	other  bool           // he asks for something else under his key
 }
 
-var baskets = []struct {
-	lines string
-	total int64
-}{
-	{`{"sku":"A","quantity":1}`, 100},
-	{`{"sku":"A","quantity":1}`, 100},
-	{`{"sku":"A","quantity":2}`, 200},
-	{`{"sku":"B","quantity":1}`, 250},
-	{`{"sku":"A","quantity":1},{"sku":"B","quantity":1}`, 350},
-}
+// basket is how many of each item somebody wants.
+type basket [2]int
 
-func newClient(w *world, a *actor, i int) *client {
-	b := baskets[w.rng.IntN(len(baskets))]
-	cl := &client{w: w, a: a, buyer: engine.BuyerID(fmt.Sprint("buyer", i%buyers)), total: b.total}
+var baskets = [...]basket{{1, 0}, {1, 0}, {2, 0}, {0, 1}, {1, 1}}
+
+func newClient(w *world, i int) *client {
+	s := w.shops[i%len(w.shops)]
+	cl := &client{
+		w: w, shop: s, buyer: engine.BuyerID("buyer" + strconv.Itoa(i%buyers)), basket: baskets[w.rng.IntN(len(baskets))], prices: s.prices,
+	}
 	var ids []engine.Identity
 	if n := i % buyers; n < sharing {
 		ids = []engine.Identity{{'i', byte(n % 2)}}
 	}
-	cl.ask = door.Ask{
-		Ticket: ticket.Ticket{Sale: saleID, Buyer: cl.buyer, NotAfter: dawn.Add(24 * time.Hour).UnixMilli(), Identities: ids},
-		Key:    fmt.Appendf(nil, "key-%d", i),
-		Body:   fmt.Appendf(nil, `{"lines":[%s],"total":{"amount":%d,"currency":%q}}`, b.lines, b.total, currency),
-	}
+	cl.ask.Ticket = ticket.Ticket{Sale: s.id, Buyer: cl.buyer, NotAfter: dawn.Add(farAway).UnixMilli(), Identities: ids}
+	cl.choose("key-" + strconv.Itoa(i))
 	return cl
 }
 
-// buy tries until it hears something final.
-func (cl *client) buy() {
+// choose fills in a new request.
+func (cl *client) choose(key string) {
+	cl.ask.Key, cl.ask.Repeat, cl.order = []byte(key), false, ""
+	cl.ask.Body, cl.total = cl.shop.body(cl.basket, cl.prices)
+}
+
+// buy tries until it hears something final. It returns whether that was 202.
+func (cl *client) buy() bool {
 	w, a := cl.w, cl.a
-	for range tries {
+	for try := range tries {
 		said := cl.visit()
 		switch {
 		case said != nil && said.Status < 300:
 			cl.later(said.Order)
-			return
+			return true
 		case said == nil, said.Status >= 500, said.Status == http.StatusTooManyRequests:
 			cl.ask.Repeat = w.rng.IntN(3) > 0
 			a.wait(w.between(200*time.Millisecond, 2*time.Second))
-		case said.Status == http.StatusConflict && w.rng.IntN(2) == 0:
+		case said.Type == "price-changed": // nothing was taken: another price is another order
+			sale, _, _ := w.db.m.Sale(w.ctx, cl.shop.id)
+			cl.prices = [2]int64{sale.Items[0].Price, sale.Items[1].Price}
+			cl.choose(string(cl.ask.Key) + "-" + strconv.Itoa(try))
+			a.wait(w.between(100*time.Millisecond, time.Second))
+		case said.Status == http.StatusConflict && w.rng.IntN(2) == 0, said.Type == "not-open":
 			a.wait(w.between(time.Second, 3*time.Second)) // a unit may return
 		default:
-			return
+			return false
 		}
 	}
+	return false
 }
 
 // visit asks some door once, and returns what it said or nil.
 func (cl *client) visit() *door.Said {
 	w, a := cl.w, cl.a
-	d := w.doors[w.rng.IntN(len(w.doors))]
+	d := cl.shop.doors[w.rng.IntN(doors)]
 	if d.p.dead {
 		return nil
 	}
@@ -148,48 +164,45 @@ func (cl *client) visit() *door.Said {
 		v.who = a // an answer may still come: nobody listens
 		return nil
 	}
-	w.tell("%s hears %d %s %.6s", cl.buyer, v.said.Status, v.said.Type, v.said.Order)
+	if w.story != nil {
+		w.tell("%s hears %d %s %.6s", cl.buyer, v.said.Status, v.said.Type, v.said.Order)
+	}
 	w.laws.heard(cl, v.said)
 	return v.said
 }
 
-// later is what a buyer does who has his order: ask once more, or cancel.
+// later is what a buyer does who has his order: begin to pay, ask once more, ask for
+// something else under the same key, or cancel.
 func (cl *client) later(id engine.OrderID) {
-	w, a := cl.w, cl.a
-	switch w.rng.IntN(6) {
+	w, a, c := cl.w, cl.a, conn{database: cl.w.db}
+	if w.plan.checkout && (w.rushed || w.rng.IntN(3) > 0) {
+		for range 8 {
+			a.wait(w.between(100*time.Millisecond, 2*time.Second))
+			if begun, err := c.checkout(w.ctx, cl.shop.id, id); err == nil && begun {
+				break
+			}
+		}
+	}
+	if w.rushed {
+		return
+	}
+	switch w.rng.IntN(7) {
 	case 0, 1:
 		a.wait(w.between(500*time.Millisecond, 8*time.Second))
 		cl.ask.Repeat = true
 		cl.visit()
 	case 2:
-		c := conn{database: w.db}
 		for range 3 {
 			a.wait(w.between(100*time.Millisecond, 4*time.Second))
-			if out, err := c.cancel(context.Background(), cl.buyer, id); err == nil && out != orders.CancelPending {
+			if out, err := c.Cancel(w.ctx, cl.buyer, id); err == nil && out != orders.CancelPending {
 				return
 			}
 		}
-	}
-}
-
-// operate restocks, withdraws and takes back.
-func (c *crowd) operate(w *world, a *actor) {
-	ctx, db := context.Background(), conn{database: w.db}
-	for range 1 + w.rng.IntN(4) {
-		sku, n := engine.SKU("A"), 1+w.rng.Int64N(3)
-		if w.rng.IntN(3) == 0 {
-			sku = "B"
-		}
-		switch w.rng.IntN(3) {
-		case 0:
-			_ = db.tx(ctx, "restock", func() error { _, err := db.m.Restock(ctx, saleID, sku, n, orders.Note{}); return err })
-		case 1:
-			_ = db.tx(ctx, "withdraw", func() error { _, err := db.m.RequestWithdraw(ctx, saleID, sku, n, orders.Note{}); return err })
-		case 2:
-			for id := range oneOf(w, c.acked) {
-				_ = db.tx(ctx, "return", func() error { _, err := db.m.Return(ctx, id, orders.Note{}); return err })
-			}
-		}
-		a.wait(w.between(300*time.Millisecond, 4*time.Second))
+	case 3:
+		a.wait(w.between(100*time.Millisecond, 3*time.Second))
+		cl.ask.Repeat, cl.other = true, true
+		cl.basket[0] += 2
+		cl.ask.Body, _ = cl.shop.body(cl.basket, cl.prices)
+		cl.visit()
 	}
 }

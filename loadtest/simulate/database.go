@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -18,8 +19,7 @@ import (
 type database struct {
 	service
 	m      *orders.Model
-	lead   orders.Lead
-	leader string
+	skew   time.Duration        // of its clock
 	until  map[string]time.Time // of leaders
 	parked []*parked
 	serial int64
@@ -42,19 +42,12 @@ func newDatabase(w *world) *database {
 		service: service{w: w, name: "db", odds: odds{.005, .01, .005, .01}},
 		until:   map[string]time.Time{}, books: map[ledger.Charge]ledger.State{},
 	}
-	db.m = orders.NewModel(w.time)
-	units := []int64{6 + w.rng.Int64N(6), 3 + w.rng.Int64N(4)}
-	err := db.m.CreateSale(context.Background(), engine.Sale{
-		ID: saleID, Name: "sim", KeyNumber: 1, Mode: engine.ModeStandard, Payment: engine.PayAtOrder, Provider: "bank", Currency: currency,
-		Opens: dawn.Add(-time.Hour), Closes: dawn.Add(24 * time.Hour), LimitPerBuyer: limit, LimitPerIdentity: identityLimit,
-		HoldFor: engine.DefaultHoldFor, ReplayWindow: engine.DefaultReplay,
-		Items: []engine.Item{{SKU: "A", Price: 100, Units: units[0]}, {SKU: "B", Price: 250, Units: units[1]}},
-	}, orders.Note{})
-	if err != nil {
-		panic(err)
-	}
+	db.m = orders.NewModel(db.time)
 	return db
 }
+
+// time is PostgreSQL's.
+func (db *database) time() time.Time { return db.w.time().Add(db.skew) }
 
 func (db *database) knows(id engine.OrderID) bool {
 	_, err := db.m.Order(context.Background(), id)
@@ -73,7 +66,7 @@ func (c conn) Under(lead orders.Lead) recovery.Orders { return conn{c.database, 
 // tx is a transaction that changes something. It is refused to who no longer leads.
 func (c conn) tx(ctx context.Context, op string, do func() error) error {
 	return c.call(ctx, op, writes, func() error {
-		if c.under.Number != 0 && c.lead.Number != c.under.Number {
+		if c.under.Number != 0 && c.w.shop(c.under.Sale).lead.Number != c.under.Number {
 			return orders.ErrDeposed
 		}
 		err := do()
@@ -95,21 +88,26 @@ type leader struct {
 func (l leader) Round(ctx context.Context) (led []orders.Led, err error) {
 	var out []orders.Led
 	err = l.call(ctx, "round", reads, func() error {
-		now := l.w.time()
+		now := l.time()
 		l.until[l.name] = now.Add(orders.LeadFor)
-		if until, ok := l.until[l.leader]; !ok || until.Before(now) {
-			l.leader, l.lead = l.name, orders.Lead{Sale: saleID, Number: l.lead.Number + 1}
-			l.w.tell("%s leads, number %d", l.name, l.lead.Number)
-		}
-		if l.leader == l.name {
-			f, err := l.m.Fence(ctx, saleID)
-			f.Seq = 0
-			out = []orders.Led{{Lead: l.lead, Fence: f, Now: now}}
-			return err
+		for _, id := range l.m.Wanted() {
+			s := l.w.shop(id)
+			if until := l.until[s.leader]; until.Before(now) || until.After(now.Add(2*orders.LeadFor)) {
+				s.leader, s.lead = l.name, orders.Lead{Sale: id, Number: s.lead.Number + 1}
+				l.w.tell("%s leads %s, number %d", l.name, id, s.lead.Number)
+			}
+			if s.leader == l.name {
+				f, err := l.m.Fence(ctx, id)
+				if err != nil {
+					return err
+				}
+				f.Seq = 0
+				out = append(out, orders.Led{Lead: s.lead, Fence: f, Now: now})
+			}
 		}
 		return nil
 	})
-	return out, err
+	return forget(out, err)
 }
 
 func (l leader) Resign(ctx context.Context) error {
@@ -143,14 +141,22 @@ func forget[T any](v T, err error) (T, error) {
 }
 
 func (c conn) Reject(ctx context.Context, sale engine.SaleID, r orders.Rejected) error {
-	c.w.laws.breaks("order %s rejected: %s", r.Order, r.Cause)
+	c.w.laws.breaks("law 9: order %s rejected: %s", r.Order, r.Cause)
 	return c.tx(ctx, "reject", func() error { return c.m.Reject(ctx, sale, r) })
 }
 
 func (c conn) Claim(ctx context.Context, opt orders.ClaimOptions) ([]orders.Payable, error) {
 	var out []orders.Payable
-	opt.Sale = saleID
-	err := c.tx(ctx, "claim", func() (err error) { out, err = c.m.Claim(ctx, opt); return err })
+	first := c.w.rng.IntN(len(c.w.shops))
+	err := c.tx(ctx, "claim", func() (err error) { // a batch is of one sale
+		for i := range c.w.shops {
+			opt.Sale = c.w.shops[(first+i)%len(c.w.shops)].id
+			if out, err = c.m.Claim(ctx, opt); err != nil || len(out) > 0 {
+				break
+			}
+		}
+		return err
+	})
 	return forget(out, err)
 }
 
@@ -185,7 +191,7 @@ func (c conn) Park(ctx context.Context, sale engine.SaleID, stale []engine.Order
 	body := engine.AppendEnvelope(nil, &engine.Envelope{Sale: sale, Orders: stale})
 	return c.tx(ctx, "park", func() error {
 		c.serial++
-		p := &parked{Parked: orders.Parked{ID: c.serial, Sale: sale, Body: body}, due: c.w.time()}
+		p := &parked{Parked: orders.Parked{ID: c.serial, Sale: sale, Body: body}, due: c.time()}
 		c.database.parked = append(c.database.parked, p)
 		return nil
 	})
@@ -196,13 +202,16 @@ func (c conn) Parked(ctx context.Context, lease time.Duration) (orders.Parked, b
 	var got orders.Parked
 	found := false
 	err := c.tx(ctx, "parked", func() error {
-		f, err := c.m.Fence(ctx, saleID)
 		for _, p := range c.database.parked {
-			if err == nil && !f.Frozen && !found && !p.due.After(c.w.time()) {
-				got, found, p.due = p.Parked, true, c.w.time().Add(lease)
+			f, err := c.m.Fence(ctx, p.Sale)
+			if err != nil {
+				return err
+			}
+			if !f.Frozen && !found && !p.due.After(c.time()) {
+				got, found, p.due = p.Parked, true, c.time().Add(lease)
 			}
 		}
-		return err
+		return nil
 	})
 	return got, found && err == nil, err
 }
@@ -235,10 +244,40 @@ func (c conn) AdvanceSale(ctx context.Context, seen engine.Sale, to engine.SaleS
 	return c.tx(ctx, "advance", func() error { return c.m.AdvanceSale(ctx, seen, to, note) })
 }
 
-// SettleSale is never asked for: the sale of a story does not close.
-func (c conn) SettleSale(context.Context, engine.SaleID, int64, orders.Note, func(context.Context) error) (bool, error) {
-	return false, nil
+// SettleSale is orders.Store.SettleSale. There a lock keeps everybody away while also
+// runs; here it may become untrue meanwhile, and then it fails, as a commit may.
+func (c conn) SettleSale(ctx context.Context, sale engine.SaleID, epoch int64, note orders.Note, also func(context.Context) error) (bool, error) {
+	settles := func(also func(context.Context) error) (ok bool, err error) {
+		if slices.ContainsFunc(c.database.parked, func(p *parked) bool { return p.Sale == sale }) {
+			return false, nil
+		}
+		return c.m.SettleSale(ctx, sale, epoch, note, also)
+	}
+	ok := false
+	err := c.ask(ctx, "may settle", func() error {
+		_, err := settles(func(context.Context) error { ok = true; return errAsked })
+		if err == errAsked { //nolint:errorlint // it is returned bare
+			return nil
+		}
+		return err
+	})
+	if err != nil || !ok {
+		return false, err
+	}
+	if err := also(ctx); err != nil {
+		return false, err
+	}
+	err = c.tx(ctx, "settle sale", func() (err error) {
+		if ok, err = settles(nil); ok {
+			c.w.count("sale settled")
+			c.w.shop(sale).life = c.w.redis.life
+		}
+		return err
+	})
+	return ok && err == nil, err
 }
+
+var errAsked = errors.New("only asked")
 
 // PruneSettled finds nothing.
 func (c conn) PruneSettled(context.Context, time.Duration, int) (int, error) { return 0, nil }
@@ -288,7 +327,54 @@ func (c conn) RaiseIncarnation(ctx context.Context, server string, from int64) (
 	return n, err
 }
 
-func (c conn) cancel(ctx context.Context, buyer engine.BuyerID, id engine.OrderID) (out orders.CancelOutcome, err error) {
+func (c conn) Cancel(ctx context.Context, buyer engine.BuyerID, id engine.OrderID) (out orders.CancelOutcome, err error) {
 	err = c.tx(ctx, "cancel", func() (err error) { out, err = c.m.Cancel(ctx, buyer, id); return err })
 	return out, err
+}
+
+// What an operator and a buyer ask for besides.
+
+func (c conn) CreateSale(context.Context, engine.Sale, orders.Note) error {
+	return orders.ErrSaleExists
+}
+
+func (c conn) Redefine(ctx context.Context, def engine.Sale, note orders.Note) (version int64, err error) {
+	err = c.tx(ctx, "redefine", func() (err error) {
+		if version, err = c.m.Redefine(ctx, def, note); err == nil {
+			c.w.shop(def.ID).defined(&def)
+		}
+		return err
+	})
+	return version, err
+}
+
+func (c conn) Restock(ctx context.Context, sale engine.SaleID, sku engine.SKU, n int64, note orders.Note) (row int64, err error) {
+	err = c.tx(ctx, "restock", func() (err error) { row, err = c.m.Restock(ctx, sale, sku, n, note); return err })
+	return row, err
+}
+
+func (c conn) RequestWithdraw(ctx context.Context, sale engine.SaleID, sku engine.SKU, n int64, note orders.Note) (row int64, err error) {
+	err = c.tx(ctx, "withdraw", func() (err error) { row, err = c.m.RequestWithdraw(ctx, sale, sku, n, note); return err })
+	return row, err
+}
+
+func (c conn) Backlog(ctx context.Context, sale engine.SaleID) (n int64, err error) {
+	err = c.ask(ctx, "backlog", func() (err error) { n, err = c.m.Backlog(ctx, sale); return err })
+	return n, err
+}
+
+// Trail is for people.
+func (c conn) Trail(context.Context, engine.SaleID, int) ([]orders.TrailEntry, error) {
+	return nil, nil
+}
+
+func (c conn) giveBack(ctx context.Context, id engine.OrderID) (done bool, err error) {
+	err = c.tx(ctx, "return", func() (err error) { done, err = c.m.Return(ctx, id, orders.Note{}); return err })
+	return done, err
+}
+
+// checkout begins to pay an order: it is due at once.
+func (c conn) checkout(ctx context.Context, sale engine.SaleID, id engine.OrderID) (begun bool, err error) {
+	err = c.tx(ctx, "begin checkout", func() (err error) { _, begun, err = c.m.BeginCheckout(ctx, sale, id, 0); return err })
+	return begun, err
 }

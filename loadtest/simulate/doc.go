@@ -21,11 +21,22 @@
 // # What fails
 //
 // A request or its answer gets lost; a call takes effect after its caller gave up; a
-// process dies before or after a call, or stands still for seconds; Redis restarts,
-// loses what it wrote last, or everything, or has its scripts loaded by another sale
-// first; the broker is away, loses confirms, delivers twice and in another order, or
-// has a queue purged; PostgreSQL is away; the provider answers late or not at all. After
-// a while all of it stops, and the house must come to rest: then laws.go looks at it.
+// process dies before or after a call, or stands still for seconds; Redis restarts, loses
+// what it wrote last, or everything, or its scripts alone, hands over to a replica that
+// lags behind (and back), has its scripts loaded by another sale first, answers a durable
+// sale before it writes; the broker is away, loses confirms, delivers twice and in another
+// order, has a queue purged or deleted; PostgreSQL is away; the clock of either jumps; the
+// provider answers late or not at all. After a while all of it stops, and the house must
+// come to rest: then verdict.go looks at it.
+//
+// # Who acts
+//
+// Buyers, some of whom share an identity or pay by themselves (checkout), repeat, cancel,
+// or ask for something else under the same key. An operator restocks, withdraws, takes
+// back, redefines, pauses, resumes and closes through engine/control. Windows open and
+// close in the story; a sale that is over is settled and pruned; some stories have two
+// sales (plan.go). In some the rest is sold at the end, or all that was ever sent comes
+// again (epilogue.go).
 //
 // The model of a service is one of what it does, not of how: a transaction of
 // PostgreSQL and a script of Redis are one step each, because they are.

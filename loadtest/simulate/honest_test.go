@@ -13,7 +13,7 @@ import (
 )
 
 // What the simulator must run, and not do itself.
-var mustImport = []string{"engine/door", "engine/recovery", "engine/relay", "payment"}
+var mustImport = []string{"engine/door", "engine/recovery", "engine/relay", "engine/control", "payment"}
 
 // words are the states, outcomes and reasons in which production code decides. Only the
 // laws, which look at the end, may ask for them, and the services for those that their
@@ -23,13 +23,20 @@ var words = []string{
 	"ReplayReleased", "Mismatch", "NotOpen", "Closed", "Paused", "PriceChanged", "OverLimit", "OverIdentity", "SoldOut", "NoReplay",
 	"Settle", "Release", "Drop", "Return", "Restock", "Withdraw", "NextOrderStates", "NextSaleStates", "CanBecome", "Declined", "Voided",
 	"StateDeclined", "StateAuthorised", "StateCaptured", "StateVoided", "StateRefunded", "TriggerNew", "TriggerNoScript", "TriggerRunID",
+	"SaleScheduled", "SaleOpen", "SalePaused", "SaleClosed", "SaleSettled", "ReasonRejected",
 	"Captured", "ReasonSoldOut", "ReasonLimit", "ReasonEpoch", "ReasonDeclined", "ReasonExpired", "ReasonBuyer",
 }
 
 // allowed says which file may use which words of which package.
 var allowed = map[string][]string{
-	"laws.go": {"ledger.Captured", "engine.Confirmed", "engine.RecordHeld", "provider.StateAuthorised", "provider.StateCaptured"},
-	"bank.go": {"ledger.Captured", "provider.Declined", "provider.Closed"}, // what the bank answers; what becomes of a charge is provider.Charge's
+	"laws.go": {
+		"engine.Confirmed", "engine.RecordHeld", "provider.StateAuthorised", "provider.StateCaptured",
+		"engine.SaleOpen", "engine.SaleClosed", "engine.SaleSettled",
+	},
+	"verdict.go":  {"ledger.Captured", "engine.Confirmed", "provider.StateAuthorised", "provider.StateCaptured"},
+	"bank.go":     {"ledger.Captured", "provider.Declined", "provider.Closed"},    // what the bank answers; what becomes of a charge is provider.Charge's
+	"epilogue.go": {"engine.SaleOpen", "engine.SaleClosed", "engine.SaleSettled"}, // where there is something more to tell
+	"operator.go": {"engine.SalePaused"},                                          // what he looks at before he opens it
 }
 
 // TestDecidesNothing: the simulator runs the production code, and declares no

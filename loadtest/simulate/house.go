@@ -19,14 +19,9 @@ const (
 	workers    = 2
 	recoveries = 2
 	lanes      = 2 // of each door and each worker
-)
 
-// likenesses are what stories share, because making them costs more than a story:
-// metrics that nobody reads.
-type likenesses struct {
-	door   *door.Steps
-	worker *payment.Steps
-}
+	settleAfter = 8 * time.Second
+)
 
 // registry takes every metric and shows none.
 type registry struct{}
@@ -37,9 +32,12 @@ func (registry) Unregister(prometheus.Collector) bool { return true }
 
 // house starts every process.
 func (w *world) house() {
-	w.doors = make([]*doorway, doors)
 	for i := range doors {
-		w.start(fmt.Sprint("door", i), func(p *process) { w.doors[i] = newDoorway(p) })
+		w.start(fmt.Sprint("door", i), func(p *process) {
+			for _, s := range w.shops {
+				s.doors[i] = newDoorway(p, s)
+			}
+		})
 	}
 	for i := range workers {
 		w.start(fmt.Sprint("worker", i), w.worker)
@@ -69,11 +67,11 @@ type doorway struct {
 	watch *actor
 }
 
-func newDoorway(p *process) *doorway {
+func newDoorway(p *process, s *shop) *doorway {
 	w := p.w
 	steps, err := door.NewSteps(door.Config{
-		Stock: w.redis, Publisher: w.broker, OrderKeys: map[int][]byte{1: orderKey}, Registerer: registry{},
-	}, saleID, func() int64 { return w.now + 1 }, w.like.door)
+		Stock: w.redis, Publisher: w.broker, OrderKeys: map[int][]byte{1: orderKey}, Registerer: registry{}, CheckDurable: w.redis.CheckDurable,
+	}, s.id, door.Clock{Now: func() int64 { return w.now + 1 }, Sleep: func(d time.Duration) { w.cur.wait(d) }}, w.stage.door)
 	if err != nil {
 		panic(err)
 	}
@@ -121,7 +119,7 @@ func (w *world) worker(p *process) {
 	c := conn{database: w.db}
 	steps, err := payment.NewSteps(payment.Config{
 		Orders: c, Stock: w.redis, Ledger: c, Providers: map[string]provider.Provider{"bank": w.bank}, Registerer: registry{},
-	}, payment.Clock{Now: w.time, Sleep: w.sleep, Jitter: w.jitter}, w.like.worker)
+	}, payment.Clock{Now: w.time, Sleep: w.sleep, Jitter: w.jitter}, w.stage.worker)
 	if err != nil {
 		panic(err)
 	}
@@ -155,6 +153,16 @@ func (w *world) worker(p *process) {
 			}
 		})
 	}
+	if w.plan.checkout {
+		w.spawn(p, p.name+"/expire", func(a *actor) {
+			for {
+				if n, err := steps.Expire(p.ctx); err == nil && n > 0 {
+					w.faults["hold expired"] += n
+				}
+				a.wait(w.pace(time.Second))
+			}
+		})
+	}
 	lane := steps.Lane(p.ctx)
 	w.spawn(p, p.name+"/unpark", func(a *actor) {
 		for {
@@ -172,12 +180,14 @@ func (w *world) relaying() *relay.Relay {
 
 func (w *world) relay(p *process) {
 	r := w.relaying()
-	w.spawn(p, p.name, func(a *actor) {
-		for {
-			_, _ = r.Pass(p.ctx, saleID)
-			a.wait(w.pace(900 * time.Millisecond))
-		}
-	})
+	for _, s := range w.shops {
+		w.spawn(p, p.name, func(a *actor) {
+			for {
+				_, _ = r.Pass(p.ctx, s.id)
+				a.wait(w.pace(900 * time.Millisecond))
+			}
+		})
+	}
 }
 
 func (w *world) recovery(p *process) {
@@ -185,21 +195,22 @@ func (w *world) recovery(p *process) {
 	w.db.serial++
 	steps := recovery.NewSteps(recovery.Config{
 		Stock: w.redis, Pulse: w.redis, Orders: c, Lead: leader{w.db, fmt.Sprint(p.name, ".", w.db.serial)},
-		Publisher: w.broker, Drainer: w.relaying(), Registerer: registry{}, Now: w.time,
+		Publisher: w.broker, Drainer: w.relaying(), Registerer: registry{}, Now: w.time, SettleAfter: settleAfter,
 	}, w.sleep)
-	var jobs *recovery.Jobs
-	var pulse *actor
+	jobs, pulses := make([]*recovery.Jobs, len(w.shops)), make([]*actor, len(w.shops))
 	var round *actor
 	round = w.spawn(p, p.name+"/round", func(a *actor) {
 		for {
 			_, _ = steps.Round(p.ctx)
-			if jobs == nil || jobs.Over() {
-				if jobs = steps.Jobs(saleID); jobs != nil {
-					pulse = w.lead(p, steps, jobs, func() { w.wake(round, 0) })
+			for i, s := range w.shops {
+				if jobs[i] == nil || jobs[i].Over() {
+					if jobs[i] = steps.Jobs(s.id); jobs[i] != nil {
+						pulses[i] = w.lead(p, steps, jobs[i], func() { w.wake(round, 0) })
+					}
 				}
-			}
-			if jobs != nil {
-				w.wake(pulse, 0)
+				if jobs[i] != nil {
+					w.wake(pulses[i], 0)
+				}
 			}
 			a.wait(w.between(450*time.Millisecond, 550*time.Millisecond))
 		}

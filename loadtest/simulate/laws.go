@@ -1,16 +1,14 @@
 package simulate
 
 import (
-	"context"
 	"fmt"
-	"strconv"
-	"strings"
+	"net/http"
 
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/door"
 	"github.com/doorbuster/doorbuster/engine/orders"
-	"github.com/doorbuster/doorbuster/payment/ledger"
 	"github.com/doorbuster/doorbuster/payment/provider"
+	"github.com/doorbuster/doorbuster/stock"
 )
 
 // laws are those of engine/audit (docs/ARCHITECTURE.md), asked of the simulated
@@ -19,10 +17,19 @@ import (
 type laws struct {
 	w      *world
 	broken []string
-	ended  map[engine.OrderID]string // how orders ended
+	ended  map[engine.OrderID]end // how orders ended
+	sum    [2 * len(goods)]int64  // scratch
+	moves  []applied
+	before []string // the standing before replays
 }
 
-func (l *laws) begin(w *world) { l.w, l.ended = w, map[engine.OrderID]string{} }
+// end is how an order ended.
+type end struct {
+	state  engine.OrderState
+	reason engine.Reason
+}
+
+func (l *laws) begin(w *world) { l.w, l.ended = w, map[engine.OrderID]end{} }
 
 // breaks notes a violation, once by its first words.
 func (l *laws) breaks(format string, args ...any) {
@@ -31,8 +38,8 @@ func (l *laws) breaks(format string, args ...any) {
 }
 
 // stock is law 1, after every write to Redis: units are conserved and none is negative.
-func (l *laws) stock() {
-	watch, err := l.w.redis.m.Watch(context.Background(), saleID, 0)
+func (l *laws) stock(s *shop) {
+	watch, err := l.w.redis.m.Watch(l.w.ctx, s.id, 0)
 	if err != nil {
 		return
 	}
@@ -43,18 +50,39 @@ func (l *laws) stock() {
 	}
 }
 
-// books is laws 2 and 3, after every transaction: no more claimed than there is.
+// books is laws 2, 3 and 5, after every transaction: no more is claimed or confirmed than
+// there is, and an end is never left.
 func (l *laws) books() {
-	sale, st, err := l.w.db.m.Sale(context.Background(), saleID)
-	if err != nil {
-		return
-	}
-	for i, c := range st.Claimed {
-		if c.Units > sale.Items[i].Units || c.Units < 0 {
-			l.breaks("law 2: %d of %d units of %s claimed", c.Units, sale.Items[i].Units, c.SKU)
+	clear(l.sum[:])
+	l.w.db.m.Each(func(v *orders.View) {
+		if was, ok := l.ended[v.Order.Order]; ok && was != (end{v.State, v.Reason}) {
+			l.breaks("law 5: order %s was %s (%s) and is %s (%s)", v.Order.Order, was.state, was.reason, v.State, v.Reason)
+		}
+		if !v.State.Terminal() {
+			return
+		}
+		l.ended[v.Order.Order] = end{v.State, v.Reason}
+		if v.State == engine.Confirmed && !v.Returned {
+			for _, line := range v.Lines {
+				l.sum[place(line.SKU)] += line.Quantity
+			}
+		}
+	})
+	for _, s := range l.w.shops {
+		for i, sku := range s.skus {
+			claimed, units := l.w.db.m.Claimed(s.id, sku)
+			if claimed > units || claimed < 0 {
+				l.breaks("law 2: %d of %d units of %s claimed", claimed, units, sku)
+			}
+			if n := l.sum[place(s.skus[i])]; n > units {
+				l.breaks("law 3: %d of %d units of %s confirmed", n, units, sku)
+			}
 		}
 	}
 }
+
+// place is where an item stands among all goods.
+func place(sku engine.SKU) int { return int(sku[0] - goods[0][0][0]) }
 
 // money is part of law 6, after every authorisation: at most one that is not given
 // back for each order.
@@ -72,24 +100,66 @@ func (l *laws) money() {
 // heard notes what a client was told.
 func (l *laws) heard(cl *client, s *door.Said) {
 	c := &l.w.crowd
+	if cl.order != "" && s.Order != "" && s.Order != cl.order {
+		l.breaks("law 12: one key, orders %s and %s", cl.order, s.Order)
+	}
+	if s.Order != "" {
+		cl.order = s.Order
+	}
+	if l.refused(cl, s) {
+		return
+	}
+	watch, _ := l.w.redis.m.Watch(l.w.ctx, cl.shop.id, 0)
+	had, again := c.acked[cl.order]
 	switch s.Type {
-	case "accepted":
-		c.acked[s.Order] = acked{cl.buyer, cl.total}
-	case "confirmed":
-		c.bought[s.Order] = true
-		c.acked[s.Order] = acked{cl.buyer, cl.total}
+	case "accepted", "confirmed":
+		if !again {
+			c.acked[s.Order] = acked{cl.buyer, cl.total, watch.Epoch, l.w.redis.careless == 0}
+		}
+		if s.Type == "confirmed" {
+			c.bought[s.Order] = true
+		}
 	case "cancelled":
 		c.gone[s.Order] = true
-	case "invalid", "ticket-invalid", "idempotency-mismatch", "not-found", "price-changed", "not-open", "closed":
+	case "sold-out", "limit-reached", "closed", "price-changed", "not-open":
+		// Where Redis lost nothing since, a repeat finds what was said.
+		if again && cl.ask.Repeat && watch.Epoch == had.epoch && !cl.shop.pruned {
+			l.breaks("law 12: %s heard 202 of order %s, and then %s", cl.buyer, cl.order, s.Type)
+		}
+	}
+}
+
+// refused is the part of law 12 that says what a good request never hears, and what one
+// hears who asks for something else under the same key.
+func (l *laws) refused(cl *client, s *door.Said) (done bool) {
+	if cl.other {
+		if s.Status < http.StatusMultipleChoices {
+			l.breaks("law 12: another body under the key of order %s hears %d %s", cl.order, s.Status, s.Type)
+		}
+		return true
+	}
+	wrong := false
+	switch s.Type {
+	case "invalid", "ticket-invalid", "idempotency-mismatch", "not-found":
+		wrong = true
+	case "price-changed":
+		wrong = !cl.shop.priced
+	case "not-open":
+		wrong = l.w.plan.opens < 0
+	case "closed":
+		wrong = !cl.shop.mayClose
+	case "paused":
+		wrong = !cl.shop.mayPause && !l.w.jumped
+	}
+	if wrong {
 		l.breaks("law 12: a good request hears %d %s", s.Status, s.Type)
 	}
+	return false
 }
 
 // unrest says what is not at rest, or "".
 func (l *laws) unrest() string {
-	w, ctx := l.w, context.Background()
-	f, err := w.db.m.Fence(ctx, saleID)
-	watch, err2 := w.redis.m.Watch(ctx, saleID, 0)
+	w := l.w
 	switch {
 	case !w.crowd.over():
 		return fmt.Sprintf("%d clients", w.crowd.left)
@@ -101,31 +171,61 @@ func (l *laws) unrest() string {
 		return "tasks of the ledger"
 	case w.db.m.Pending() > 0:
 		return fmt.Sprintf("%d pending moves", w.db.m.Pending())
-	case err != nil, f.Frozen, err2 != nil, watch.Frozen, watch.Epoch != f.Epoch:
-		return fmt.Sprintf("epoch %d frozen %v in PostgreSQL, %d frozen %v in Redis (%v, %v)", f.Epoch, f.Frozen, watch.Epoch, watch.Frozen, err, err2)
 	}
-	for _, v := range w.db.m.Views() {
+	what := ""
+	w.db.m.Each(func(v *orders.View) {
 		if !v.State.Terminal() {
-			return fmt.Sprintf("order %s is %s", v.Order.Order, v.State)
+			what = fmt.Sprintf("order %s is %s", v.Order.Order, v.State)
+		}
+	})
+	for _, s := range w.shops {
+		if what == "" {
+			what = l.unrestOf(s)
 		}
 	}
-	return l.unrestOfStock(watch.Epoch)
+	return what
 }
 
-func (l *laws) unrestOfStock(inUse int64) string {
-	w, ctx := l.w, context.Background()
-	if ok, _ := w.redis.m.Loaded(ctx, saleID, l.incarnation()); !ok {
+func (l *laws) unrestOf(s *shop) string {
+	w := l.w
+	f, err := w.db.m.Fence(w.ctx, s.id)
+	watch, err2 := w.redis.m.Watch(w.ctx, s.id, 0)
+	at := w.redis.skew - w.db.skew
+	switch {
+	case err == nil && w.forgotten(s, f.State):
+		return ""
+	case err != nil, f.Frozen, err2 != nil, watch.Frozen, watch.Epoch != f.Epoch:
+		return fmt.Sprintf("epoch %d frozen %v in PostgreSQL, %d frozen %v in Redis (%v, %v)", f.Epoch, f.Frozen, watch.Epoch, watch.Frozen, err, err2)
+	case at.Abs() > maxApart && watch.State == engine.SaleOpen && watch.Now < watch.Closes:
+		return fmt.Sprintf("law 14: the clock of Redis is %s before that of PostgreSQL, and %s is %s", at, s.id, watch.State)
+	case f.State == engine.SaleSettled && !watch.Retired:
+		return fmt.Sprintf("%s is settled, and its slot does not say so", s.id)
+	case f.State == engine.SaleClosed && w.plan.settles:
+		return fmt.Sprintf("%s is closed, and not settled", s.id)
+	}
+	return l.unrestOfStock(s, &watch)
+}
+
+// forgotten tells whether Redis lost something of a sale that was settled: nobody looks
+// after it, and PostgreSQL alone answers for it.
+func (w *world) forgotten(s *shop, state engine.SaleState) bool {
+	return state == engine.SaleSettled && s.life != w.redis.life
+}
+
+func (l *laws) unrestOfStock(s *shop, watch *stock.Watch) string {
+	w := l.w
+	if ok, _ := w.redis.m.Loaded(w.ctx, s.id, watch.Incarnation); !ok && !watch.Retired {
 		return "no scripts"
 	}
-	epochs, _ := w.redis.m.Epochs(ctx, saleID)
+	epochs, _ := w.redis.m.Epochs(w.ctx, s.id)
 	for _, epoch := range epochs {
-		if _, n, _ := w.redis.m.Outbox(ctx, saleID, epoch, 1); n > 0 {
+		if _, n, _ := w.redis.m.Outbox(w.ctx, s.id, epoch, 1); n > 0 {
 			return fmt.Sprintf("%d entries in the outbox of epoch %d", n, epoch)
 		}
-		recs, _, _ := w.redis.m.Records(ctx, saleID, epoch, 0)
+		recs, _, _ := w.redis.m.Records(w.ctx, s.id, epoch, 0)
 		for _, r := range recs {
-			known, err := w.db.m.Order(ctx, r.Order.Order)
-			if r.State == engine.RecordHeld && (epoch == inUse || err != nil) {
+			known, err := w.db.m.Order(w.ctx, r.Order.Order)
+			if r.State == engine.RecordHeld && (epoch == watch.Epoch || err != nil) {
 				return fmt.Sprintf("order %s is held in epoch %d under %s (known: %v %s)", r.Order.Order, epoch, r.Order.Hold, err == nil, known.Hold)
 			}
 		}
@@ -133,155 +233,4 @@ func (l *laws) unrestOfStock(inUse int64) string {
 	return ""
 }
 
-func (l *laws) incarnation() int64 {
-	watch, _ := l.w.redis.m.Watch(context.Background(), saleID, 0)
-	return watch.Incarnation
-}
-
 func (l *laws) atRest() bool { return l.unrest() == "" }
-
-// verdict is every law, at rest.
-func (l *laws) verdict() {
-	views := l.w.db.m.Views()
-	by := make(map[engine.OrderID]*orders.View, len(views))
-	for i := range views {
-		by[views[i].Order.Order] = &views[i]
-	}
-	l.told(by)
-	l.charged(by)
-	l.limits(views)
-	l.counted(views)
-	l.numbers(views)
-}
-
-// told is law 8: every 202 has one terminal order of that buyer and price, and nobody
-// was told an end that it does not have.
-func (l *laws) told(by map[engine.OrderID]*orders.View) {
-	c := &l.w.crowd
-	for id, a := range c.acked {
-		v := by[id]
-		switch {
-		case v == nil:
-			l.breaks("law 8: the 202 of order %s is lost", id)
-		case v.Buyer != a.buyer || v.Total != a.total:
-			l.breaks("law 8: order %s is of %s at %d, his 202 of %s at %d", id, v.Buyer, v.Total, a.buyer, a.total)
-		}
-	}
-	for id := range c.gone {
-		if v := by[id]; v != nil && v.State == engine.Confirmed && !v.Returned {
-			l.breaks("law 8: order %s was told cancelled and is %s", id, v.State)
-		}
-	}
-	for id := range c.bought {
-		if v := by[id]; v != nil && v.State != engine.Confirmed {
-			l.breaks("law 8: order %s was told confirmed and is %s", id, v.State)
-		}
-	}
-}
-
-// charged is law 6: confirmed is charged once, cancelled not at all.
-func (l *laws) charged(by map[engine.OrderID]*orders.View) {
-	open := map[engine.OrderID]int64{}
-	for _, c := range l.w.bank.charges {
-		if c.State == provider.StateAuthorised || c.State == provider.StateCaptured {
-			open[c.Order] += c.Amount
-		}
-	}
-	for id, v := range by {
-		want := int64(0)
-		if v.State == engine.Confirmed {
-			want = v.Total
-		}
-		if open[id] != want {
-			l.breaks("law 6: order %s is %s and charged %d of %d", id, v.State, open[id], v.Total)
-		}
-		delete(open, id)
-	}
-	for ch, state := range l.w.db.books {
-		c := l.w.bank.charges[provider.Key(ch.Order, ch.Attempt)]
-		if state == ledger.Captured && (c == nil || c.Captured != ch.Amount) {
-			l.breaks("law 6: order %s is captured in the ledger, and not at the provider", ch.Order)
-		}
-	}
-	for id, n := range open {
-		if n != 0 {
-			l.breaks("law 6: order %s does not exist and is charged %d", id, n)
-		}
-	}
-}
-
-// limits is law 4, and the counters of it.
-func (l *laws) limits(views []orders.View) {
-	has, shared := map[engine.BuyerID][2]int64{}, map[engine.Identity]int64{}
-	for _, v := range views {
-		if v.State.Live() && !v.Returned {
-			h := has[v.Buyer]
-			has[v.Buyer] = [2]int64{h[0] + engine.Units(v.Lines), h[1] + 1}
-			for _, id := range v.Identities {
-				if shared[id] += engine.Units(v.Lines); shared[id] > identityLimit {
-					l.breaks("law 4: identity %x has %d units, at most %d", id, shared[id], identityLimit)
-				}
-			}
-		}
-	}
-	counters := map[engine.BuyerID]string{}
-	watch, _ := l.w.redis.m.Watch(context.Background(), saleID, 0)
-	for key, fields := range l.w.redis.m.State(saleID) {
-		if strings.HasSuffix(key, ":"+strconv.FormatInt(watch.Epoch, 10)+":b") {
-			for buyer, n := range fields {
-				counters[engine.BuyerID(buyer)] = n
-			}
-		}
-	}
-	for buyer, h := range has {
-		if h[0] > limit {
-			l.breaks("law 4: %s has %d units, at most %d", buyer, h[0], limit)
-		}
-		if n := strconv.FormatInt(1000*h[0]+h[1], 10); counters[buyer] != n {
-			l.breaks("law 1: Redis counts %s for %s, PostgreSQL %s", counters[buyer], buyer, n)
-		}
-		delete(counters, buyer)
-	}
-	for buyer, n := range counters {
-		l.breaks("law 1: Redis counts %s for %s, PostgreSQL nothing", n, buyer)
-	}
-}
-
-// counted is laws 2 and 10: what is claimed, sold and left adds up.
-func (l *laws) counted(views []orders.View) {
-	ctx := context.Background()
-	live := map[engine.SKU]int64{}
-	for _, v := range views {
-		for _, line := range v.Lines {
-			if v.State.Live() && !v.Returned {
-				live[line.SKU] += line.Quantity
-			}
-		}
-	}
-	sale, st, _ := l.w.db.m.Sale(ctx, saleID)
-	watch, _ := l.w.redis.m.Watch(ctx, saleID, 0)
-	for i, it := range watch.Items {
-		claimed, units := st.Claimed[i].Units, sale.Items[i].Units
-		if claimed != live[it.SKU] || claimed > units {
-			l.breaks("law 2: %d units of %s claimed, %d live, of %d", claimed, it.SKU, live[it.SKU], units)
-		}
-		if it.Units != units || it.Held != 0 || it.Available != units-live[it.SKU] {
-			l.breaks("law 10: Redis has %d available, %d held of %d %s; PostgreSQL %d live of %d",
-				it.Available, it.Held, it.Units, it.SKU, live[it.SKU], units)
-		}
-	}
-}
-
-// numbers is law 7: a number names one order.
-func (l *laws) numbers(views []orders.View) {
-	seen := map[engine.Hold]engine.OrderID{}
-	for _, v := range views {
-		if l.w.db.m.Strays(v.Order.Order) {
-			continue
-		}
-		if other, twice := seen[v.Hold]; twice {
-			l.breaks("law 7: %s names orders %s and %s", v.Hold, other, v.Order.Order)
-		}
-		seen[v.Hold] = v.Order.Order
-	}
-}

@@ -11,7 +11,7 @@ import (
 
 // nemesis decides when the large faults come.
 func (w *world) nemesis() {
-	for range 2 + w.rng.IntN(5) {
+	for range 2 + w.rng.IntN(6) {
 		w.after(w.between(time.Second, troubleFor-time.Second), w.strike)
 	}
 }
@@ -21,7 +21,7 @@ func (w *world) strike() {
 		return
 	}
 	long := w.between(500*time.Millisecond, 6*time.Second)
-	switch w.rng.IntN(13) {
+	switch w.rng.IntN(22) {
 	case 0, 1, 2:
 		if w.broker.safe() {
 			w.redis.lose()
@@ -35,21 +35,57 @@ func (w *world) strike() {
 	case 6:
 		w.bank.outage(long)
 	case 7, 8:
-		p := w.processes[w.rng.IntN(len(w.processes))]
-		w.count("process stopped")
-		w.tell("%s stands still for %s", p.name, long.Round(time.Millisecond))
-		p.stopped = w.now + int64(long)
+		w.stop(long)
 	case 9, 10:
 		w.broker.hold(long)
-		w.after(long-time.Millisecond, w.broker.purge)
-	default: // what was accepted meets another epoch
+		w.after(long-time.Millisecond, func() { w.broker.purge() })
+	case 11, 12, 13: // what was accepted meets another epoch
 		w.broker.hold(2 * long)
 		w.after(w.between(0, long), func() {
 			if !w.healed && w.broker.safe() {
 				w.redis.lose()
 			}
 		})
+	case 14, 15:
+		w.count("script flush")
+		w.tell("script flush")
+		w.redis.m.FlushScripts()
+	case 16, 17:
+		if w.broker.safe() {
+			w.redis.promote()
+		}
+	case 18:
+		w.jump(&w.redis.skew, 20*time.Second, "clock of redis jumps")
+	case 19:
+		w.jump(&w.db.skew, 3*time.Second, "clock of db jumps")
+	case 20:
+		w.broker.vanish()
+	default:
+		if w.plan.durable && w.redis.careless == 0 {
+			w.count("redis answers before it writes")
+			w.tell("redis answers before it writes")
+			w.redis.careless = w.now
+		}
 	}
+}
+
+// stop lets a process stand still.
+func (w *world) stop(d time.Duration) {
+	p := w.processes[w.rng.IntN(len(w.processes))]
+	w.count("process stopped")
+	w.tell("%s stands still for %s", p.name, d.Round(time.Millisecond))
+	p.stopped = w.now + int64(d)
+}
+
+// jump sets a clock, mostly by less than a sale must bear.
+func (w *world) jump(skew *time.Duration, most time.Duration, what string) {
+	if w.rng.IntN(2) == 0 {
+		most = 900 * time.Millisecond
+	}
+	*skew = w.between(-most, most)
+	w.jumped = true
+	w.count(what)
+	w.tell("%s: it is %s off now", what, *skew)
 }
 
 // oneOf yields one of the orders, if there is one.

@@ -19,6 +19,7 @@ type redis struct {
 	m        *stock.Model
 	skew     time.Duration // of its clock
 	pictures []stock.Picture
+	careless int64 // since when it answers before it writes, in a durable story; 0: it does not
 }
 
 func newRedis(w *world) *redis {
@@ -29,18 +30,22 @@ func newRedis(w *world) *redis {
 }
 
 // write is a call that changes keys.
-func (r *redis) write(ctx context.Context, op string, effect func() error) error {
+func (r *redis) write(ctx context.Context, op string, sale engine.SaleID, effect func() error) error {
 	return r.call(ctx, op, writes, func() error {
 		err := effect()
-		r.w.laws.stock()
+		r.w.laws.stock(r.w.shop(sale))
 		if r.w.rng.IntN(8) == 0 {
-			if len(r.pictures) == maxPictures {
-				r.pictures = slices.Delete(r.pictures, 0, 1)
-			}
-			r.pictures = append(r.pictures, r.m.Picture())
+			r.picture()
 		}
 		return err
 	})
+}
+
+func (r *redis) picture() {
+	if len(r.pictures) == maxPictures {
+		r.pictures = slices.Delete(r.pictures, 0, 1)
+	}
+	r.pictures = append(r.pictures, r.m.Picture())
 }
 
 // restart ends the server's process. Without loss its keys are still there.
@@ -49,15 +54,44 @@ func (r *redis) restart() {
 	r.again("restart of redis")
 }
 
-// lose restarts the server without what it wrote last, or empty.
+// lose restarts the server without what it wrote last, or empty. A durable one has
+// written what it said.
 func (r *redis) lose() {
-	if n := len(r.pictures); n > 0 && r.w.rng.IntN(4) > 0 {
+	n := len(r.pictures)
+	switch {
+	case r.w.plan.durable && n == 0:
+		r.restart()
+	case n > 0 && (r.w.plan.durable || r.w.rng.IntN(4) > 0):
 		r.m.LoseSince(r.pictures[r.w.rng.IntN(n)])
 		r.again("redis loses a suffix")
-		return
+	default:
+		r.m.Lose()
+		r.again("redis loses everything")
 	}
-	r.m.Lose()
-	r.again("redis loses everything")
+	r.w.laws.kept()
+}
+
+// promote hands over to a replica that lags behind.
+func (r *redis) promote() {
+	if r.w.plan.durable {
+		return // it would wait for its replica
+	}
+	p := r.m.Picture()
+	if n := len(r.pictures); n > 0 {
+		p = r.pictures[r.w.rng.IntN(n)]
+	}
+	r.m.Promote(p)
+	r.again("replica promoted")
+}
+
+// CheckDurable is stock.Store.CheckDurable.
+func (r *redis) CheckDurable(ctx context.Context, _ engine.SaleID) error {
+	return r.call(ctx, "config get", reads, func() error {
+		if r.careless > 0 {
+			return stock.ErrNotDurable
+		}
+		return nil
+	})
 }
 
 // again is what every restart does. Sometimes the recovery of another sale on this
@@ -71,13 +105,12 @@ func (r *redis) again(what string) {
 	r.down = w.now + int64(w.between(0, 2*time.Second))
 	if w.rng.IntN(2) == 0 {
 		w.after(w.between(0, 5*time.Second), func() {
-			ctx := context.Background()
-			server, _ := r.m.Server(ctx, saleID)
-			inc, _ := w.db.m.Incarnation(ctx, server.RunID)
-			if loaded, _ := r.m.Loaded(ctx, saleID, inc); !loaded {
-				inc, _ = w.db.m.RaiseIncarnation(ctx, server.RunID, inc)
+			server, _ := r.m.Server(w.ctx, saleID)
+			inc, _ := w.db.m.Incarnation(w.ctx, server.RunID)
+			if loaded, _ := r.m.Loaded(w.ctx, saleID, inc); !loaded {
+				inc, _ = w.db.m.RaiseIncarnation(w.ctx, server.RunID, inc)
 			}
-			_ = r.m.Load(ctx, saleID, inc)
+			_ = r.m.Load(w.ctx, saleID, inc)
 			w.tell("another sale loads the scripts of incarnation %d", inc)
 		})
 	}
@@ -93,47 +126,81 @@ func (r *redis) Watch(ctx context.Context, sale engine.SaleID, epoch int64) (w s
 }
 
 func (r *redis) Reserve(ctx context.Context, sale engine.SaleID, g stock.Grip, baskets []engine.Basket, d *stock.Decision) error {
-	return r.reserve(ctx, "reserve", baskets, d, func(b []engine.Basket, d *stock.Decision) error {
-		return r.m.Reserve(ctx, sale, g, b, d)
-	})
+	return r.reserve(ctx, &taking{sale, g, slices.Clone(baskets), false}, d)
 }
 
 func (r *redis) Retake(ctx context.Context, sale engine.SaleID, g stock.Grip, baskets []engine.Basket, d *stock.Decision) error {
-	return r.reserve(ctx, "retake", baskets, d, func(b []engine.Basket, d *stock.Decision) error {
-		return r.m.Retake(ctx, sale, g, b, d)
-	})
+	return r.reserve(ctx, &taking{sale, g, slices.Clone(baskets), true}, d)
 }
 
-// reserve keeps what the caller will use again out of a call that may come late.
-func (r *redis) reserve(ctx context.Context, op string, baskets []engine.Basket, d *stock.Decision,
-	script func([]engine.Basket, *stock.Decision) error,
-) error {
+// taking is a call of the script that takes. It keeps what its caller will use again:
+// it may come late.
+type taking struct {
+	sale    engine.SaleID
+	grip    stock.Grip
+	baskets []engine.Basket
+	retake  bool
+}
+
+func (r *redis) reserve(ctx context.Context, t *taking, d *stock.Decision) error {
+	op, script := "reserve", r.m.Reserve
+	if t.retake {
+		op, script = "retake", r.m.Retake
+	}
 	var own stock.Decision
-	baskets = slices.Clone(baskets)
-	err := r.write(ctx, op, func() error {
-		err := script(baskets, &own)
-		for i := range own.Verdicts {
-			if r.w.story == nil {
-				break
+	unsafe := false
+	err := r.write(ctx, op, t.sale, func() error {
+		err := script(ctx, t.sale, t.grip, t.baskets, &own)
+		r.w.laws.taken(t, &own)
+		switch {
+		case err != nil || !t.grip.Safety.Durable || r.careless > 0:
+		case r.w.chance(.03):
+			unsafe = true
+			r.w.count("not known to be on disk")
+		default: // the answer says that all so far is on disk
+			clear(r.pictures)
+			r.pictures = r.pictures[:0]
+			r.picture()
+		}
+		if r.w.story != nil {
+			for i := range own.Verdicts {
+				r.w.tell("  %s %s %s hold %s", op, t.baskets[i].Order[:6], own.Verdicts[i].Outcome, own.Verdicts[i].Hold)
 			}
-			r.w.tell("  %s %s %s hold %s", op, baskets[i].Order[:6], own.Verdicts[i].Outcome, own.Verdicts[i].Hold)
 		}
 		return err
 	})
 	d.At, d.First, d.Verdicts = 0, 0, d.Verdicts[:0]
-	if err == nil {
-		d.At, d.First, d.Verdicts = own.At, own.First, append(d.Verdicts, own.Verdicts...)
+	if err != nil {
+		return err
 	}
-	return err
+	d.At, d.First, d.Verdicts = own.At, own.First, append(d.Verdicts, own.Verdicts...)
+	if unsafe {
+		return stock.ErrUnsafe
+	}
+	return nil
 }
 
-func (r *redis) Apply(ctx context.Context, sale engine.SaleID, g stock.Grip, moves []engine.Move) (taken []int64, err error) {
+// Apply is a script for each kind of move, one after the other: it may be cut short
+// between two of them.
+func (r *redis) Apply(ctx context.Context, sale engine.SaleID, g stock.Grip, moves []engine.Move) ([]int64, error) {
 	var out []int64
-	err = r.write(ctx, "apply", func() (err error) { out, err = r.m.Apply(ctx, sale, g, moves); return err })
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
+	err := r.write(ctx, "apply", sale, func() (err error) {
+		some := moves
+		if len(moves) > 1 && r.w.chance(.05) {
+			last := moves[r.w.rng.IntN(len(moves))].Op
+			some = slices.DeleteFunc(slices.Clone(moves), func(m engine.Move) bool { return m.Op > last })
+		}
+		out, err = r.m.Apply(ctx, sale, g, some)
+		if err == nil && len(some) < len(moves) {
+			r.w.count("apply cut short")
+			err = errTimeout
+		}
+		if err == nil {
+			r.w.laws.applied(sale, g, moves)
+		}
+		return err
+	})
+	return forget(out, err)
 }
 
 func (r *redis) Records(ctx context.Context, sale engine.SaleID, epoch int64, cursor uint64) (recs []engine.Record, next uint64, err error) {
@@ -158,36 +225,41 @@ func (r *redis) Outbox(ctx context.Context, sale engine.SaleID, epoch int64, lim
 
 func (r *redis) Mark(ctx context.Context, sale engine.SaleID, epoch int64, entries []int64) error {
 	entries = slices.Clone(entries)
-	return r.write(ctx, "mark", func() error { return r.m.Mark(ctx, sale, epoch, entries) })
+	return r.write(ctx, "mark", sale, func() error { return r.m.Mark(ctx, sale, epoch, entries) })
 }
 
 func (r *redis) Prune(ctx context.Context, sale engine.SaleID, g stock.Grip, ids []engine.OrderID) (n int64, err error) {
-	err = r.write(ctx, "prune", func() (err error) { n, err = r.m.Prune(ctx, sale, g, ids); return err })
+	err = r.write(ctx, "prune", sale, func() (err error) {
+		n, err = r.m.Prune(ctx, sale, g, ids)
+		r.w.faults["tombstone pruned"] += int(n)
+		r.w.shop(sale).pruned = r.w.shop(sale).pruned || n > 0
+		return err
+	})
 	return n, err
 }
 
 func (r *redis) SetState(ctx context.Context, sale engine.SaleID, g stock.Grip, state engine.SaleState) error {
-	return r.write(ctx, "set state", func() error { return r.m.SetState(ctx, sale, g, state) })
+	return r.write(ctx, "set state", sale, func() error { return r.m.SetState(ctx, sale, g, state) })
 }
 
 func (r *redis) Redefine(ctx context.Context, sale engine.SaleID, g stock.Grip, def engine.Sale) error {
-	return r.write(ctx, "redefine", func() error { return r.m.Redefine(ctx, sale, g, def) })
+	return r.write(ctx, "redefine", sale, func() error { return r.m.Redefine(ctx, sale, g, def) })
 }
 
 func (r *redis) SetLag(ctx context.Context, sale engine.SaleID, g stock.Grip, ms int64) error {
-	return r.write(ctx, "set lag", func() error { return r.m.SetLag(ctx, sale, g, ms) })
+	return r.write(ctx, "set lag", sale, func() error { return r.m.SetLag(ctx, sale, g, ms) })
 }
 
 func (r *redis) Retire(ctx context.Context, sale engine.SaleID, epoch int64, keep time.Duration) error {
-	return r.write(ctx, "retire", func() error { return r.m.Retire(ctx, sale, epoch, keep) })
+	return r.write(ctx, "retire", sale, func() error { return r.m.Retire(ctx, sale, epoch, keep) })
 }
 
 func (r *redis) Freeze(ctx context.Context, sale engine.SaleID, epoch int64) error {
-	return r.write(ctx, "freeze", func() error { return r.m.Freeze(ctx, sale, epoch) })
+	return r.write(ctx, "freeze", sale, func() error { return r.m.Freeze(ctx, sale, epoch) })
 }
 
 func (r *redis) Beat(ctx context.Context, sale engine.SaleID, epoch int64) error {
-	return r.write(ctx, "beat", func() error { return r.m.Beat(ctx, sale, epoch) })
+	return r.write(ctx, "beat", sale, func() error { return r.m.Beat(ctx, sale, epoch) })
 }
 
 // Build is refused if the server restarted while it ran, as Store.Build is.
@@ -196,7 +268,7 @@ func (r *redis) Build(ctx context.Context, img stock.Image) error {
 	if err != nil {
 		return err
 	}
-	return r.write(ctx, "build", func() error {
+	return r.write(ctx, "build", img.Sale.ID, func() error {
 		if now, _ := r.m.Server(ctx, img.Sale.ID); now != before {
 			return stock.ErrFenced
 		}
@@ -210,7 +282,7 @@ func (r *redis) Loaded(ctx context.Context, sale engine.SaleID, incarnation int6
 }
 
 func (r *redis) Load(ctx context.Context, sale engine.SaleID, incarnation int64) error {
-	return r.write(ctx, "script load", func() error { return r.m.Load(ctx, sale, incarnation) })
+	return r.write(ctx, "script load", sale, func() error { return r.m.Load(ctx, sale, incarnation) })
 }
 
 func (r *redis) Server(ctx context.Context, sale engine.SaleID) (srv stock.Server, err error) {
@@ -224,18 +296,22 @@ func (r *redis) Epochs(ctx context.Context, sale engine.SaleID) (epochs []int64,
 }
 
 func (r *redis) DropEpoch(ctx context.Context, sale engine.SaleID, epoch int64) error {
-	return r.write(ctx, "drop epoch", func() error { return r.m.DropEpoch(ctx, sale, epoch) })
+	return r.write(ctx, "drop epoch", sale, func() error { return r.m.DropEpoch(ctx, sale, epoch) })
 }
 
 // holds tells whether some epoch has a record of the order.
 func (r *redis) holds(id engine.OrderID) bool {
-	ctx := context.Background()
-	epochs, err := r.m.Epochs(ctx, saleID)
-	for _, epoch := range epochs {
-		recs, _, _ := r.m.Records(ctx, saleID, epoch, 0)
-		if slices.ContainsFunc(recs, func(rec engine.Record) bool { return rec.Order.Order == id }) {
+	for _, s := range r.w.shops {
+		epochs, err := r.m.Epochs(r.w.ctx, s.id)
+		if err != nil && !errors.Is(err, stock.ErrNoSale) {
 			return true
 		}
+		for _, epoch := range epochs {
+			recs, _, _ := r.m.Records(r.w.ctx, s.id, epoch, 0)
+			if slices.ContainsFunc(recs, func(rec engine.Record) bool { return rec.Order.Order == id }) {
+				return true
+			}
+		}
 	}
-	return err != nil && !errors.Is(err, stock.ErrNoSale)
+	return false
 }

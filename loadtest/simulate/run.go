@@ -55,10 +55,11 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	var wg sync.WaitGroup
 	for range cfg.Workers {
 		wg.Go(func() {
-			like := likeness()
+			st := newStage()
+			defer st.close()
 			for i := next.Add(1) - 1; i < int64(cfg.Seeds) && ctx.Err() == nil && !enough.Load(); i = next.Add(1) - 1 {
 				seed := cfg.From + uint64(i)
-				w := newWorld(seed, nil, like)
+				w := newWorld(seed, nil, st)
 				broken := w.run()
 				mu.Lock()
 				sum.add(seed, w, broken)
@@ -98,7 +99,9 @@ func (r *Report) add(seed uint64, w *world, broken []string) {
 // broke.
 func Tell(out io.Writer, seed uint64) ([]string, error) {
 	s := &story{}
-	broken := newWorld(seed, s, likeness()).run()
+	st := newStage()
+	defer st.close()
+	broken := newWorld(seed, s, st).run()
 	for _, line := range s.lines {
 		if _, err := fmt.Fprintln(out, line); err != nil {
 			return broken, err
@@ -112,8 +115,16 @@ type story struct{ lines []string }
 
 func (s *story) add(line string) { s.lines = append(s.lines, line) }
 
-func likeness() likenesses {
-	steps, err := door.NewSteps(door.Config{Registerer: registry{}}, saleID, func() int64 { return 0 }, nil)
+// stage is what stories that are told one after another share, because making it costs
+// more than a story: metrics that nobody reads, and coroutines.
+type stage struct {
+	door   *door.Steps
+	worker *payment.Steps
+	idle   []*coroutine
+}
+
+func newStage() *stage {
+	steps, err := door.NewSteps(door.Config{Registerer: registry{}}, saleID, door.Clock{}, nil)
 	if err != nil {
 		panic(err)
 	}
@@ -124,5 +135,11 @@ func likeness() likenesses {
 	if err != nil {
 		panic(err)
 	}
-	return likenesses{door: steps, worker: worker}
+	return &stage{door: steps, worker: worker}
+}
+
+func (s *stage) close() {
+	for _, c := range s.idle {
+		c.stop()
+	}
 }

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -8,9 +9,9 @@ import (
 	"github.com/doorbuster/doorbuster/engine"
 )
 
-// The sale that is simulated.
+// The sales that are simulated.
 const (
-	saleID        = engine.SaleID("sim")
+	saleID        = engine.SaleID("sim") // the first
 	currency      = "EUR"
 	limit         = 2 // units of a buyer
 	identityLimit = 3 // units of all who share an identity
@@ -30,10 +31,13 @@ type world struct {
 	rng    *rand.Rand
 	now    int64 // virtual nanoseconds since dawn
 	events events
-	spare  []*event // to be used again
+	ctx    context.Context //nolint:containedctx // of who is no process
 	cur    *actor
 	steps  int
-	healed bool
+	healed bool // nothing fails any more
+	jumped bool // a clock did
+
+	rushed, replayed bool // see more
 
 	actors    []*actor
 	processes []*process
@@ -42,18 +46,23 @@ type world struct {
 	db     *database
 	broker *broker
 	bank   *bank
-	doors  []*doorway
+	shops  []*shop
+	plan   plan
 	crowd  crowd
-	like   likenesses
+	stage  *stage
 
 	laws   laws
 	faults map[string]int
 	story  *story
 }
 
-func newWorld(seed uint64, s *story, like likenesses) *world {
-	w := &world{rng: rand.New(rand.NewPCG(seed, 0x5eed)), faults: map[string]int{}, story: s, like: like}
+func newWorld(seed uint64, s *story, st *stage) *world {
+	w := &world{rng: rand.New(rand.NewPCG(seed, 0x5eed)), faults: map[string]int{}, story: s, stage: st, ctx: context.Background()}
+	w.plan = w.planned()
 	w.db = newDatabase(w)
+	for i := range w.plan.sales {
+		w.shops = append(w.shops, w.newShop(i))
+	}
 	w.redis = newRedis(w)
 	w.broker = newBroker(w)
 	w.bank = newBank(w)
@@ -72,7 +81,7 @@ func (w *world) run() []string {
 	for w.step() && len(w.laws.broken) == 0 {
 		if w.now >= next && w.healed {
 			next = w.now + int64(time.Second)
-			if w.laws.atRest() {
+			if w.laws.atRest() && !w.more() {
 				w.laws.verdict()
 				return w.laws.broken
 			}
@@ -91,7 +100,11 @@ func (w *world) heal() {
 	for _, s := range []*service{&w.redis.service, &w.db.service, &w.broker.service, &w.bank.service} {
 		s.down = 0
 	}
-	w.broker.held = 0
+	w.broker.held, w.broker.missing = 0, 0
+	w.redis.careless = 0
+	if w.rng.IntN(3) > 0 {
+		w.redis.skew, w.db.skew = 0, 0
+	}
 	for _, p := range w.processes {
 		p.stopped = 0
 	}
