@@ -65,7 +65,7 @@ func (r *replica) close(ctx context.Context) error {
 }
 
 // follow lets the replica follow the one that is measured, or ends that, and waits
-// until that one sees it so.
+// until that one sees it so and the replica has written down what it was sent.
 func (b *bench) follow(ctx context.Context, r *replica, on bool) error {
 	args := []any{"REPLICAOF", "NO", "ONE"}
 	if on {
@@ -77,12 +77,26 @@ func (b *bench) follow(ctx context.Context, r *replica, on bool) error {
 	ctx, cancel := context.WithTimeout(ctx, replicaSync)
 	defer cancel()
 	for {
-		info, err := b.rdb.Info(ctx, "replication").Result()
-		if err == nil && on == strings.Contains(info, ",state=online,") && (on || infoField(info, "connected_slaves") == "0") {
+		settled, err := b.follows(ctx, r, on)
+		if err == nil && settled {
 			return nil
 		}
 		if !pause(ctx, poll) {
-			return fmt.Errorf("%w: %w", errReplica, err)
+			return fmt.Errorf("%w: %w", errReplica, errors.Join(ctx.Err(), err))
 		}
 	}
+}
+
+// follows tells whether the replica follows, or does not, and has nothing to do but that.
+func (b *bench) follows(ctx context.Context, r *replica, on bool) (bool, error) {
+	master, err := b.rdb.Info(ctx, "replication").Result()
+	if err != nil {
+		return false, err
+	}
+	if !on {
+		return infoField(master, "connected_slaves") == "0", nil
+	}
+	disk, err := r.rdb.Info(ctx, "persistence").Result()
+	return strings.Contains(master, ",state=online,") &&
+		infoField(disk, "aof_rewrite_in_progress") == "0" && infoField(disk, "aof_rewrite_scheduled") == "0", err
 }

@@ -63,7 +63,7 @@ func (b *bench) waitOpen(ctx context.Context, url string, sale engine.SaleID) er
 			return nil
 		}
 		if !pause(ctx, poll) {
-			return fmt.Errorf("sale %s at %s: %w (last answer %q, %w)", sale, url, errNotOpen, body, err)
+			return fmt.Errorf("sale %s at %s: %w (last answer %q, %w)", sale, url, errNotOpen, body, errors.Join(ctx.Err(), err))
 		}
 	}
 }
@@ -126,11 +126,11 @@ func (b *bench) waitRest(ctx context.Context, sale engine.SaleID, atLeast int64)
 			break
 		}
 		if !pause(ctx, 10*poll) {
-			return audit.Tally{}, fmt.Errorf("sale %s: %w: %d messages waiting, %w", sale, errNotRest, waiting, err)
+			return audit.Tally{}, fmt.Errorf("sale %s: %w: %d messages waiting, %w", sale, errNotRest, waiting, errors.Join(ctx.Err(), err))
 		}
 	}
 	if waiting, err := b.audit.WaitForRest(ctx, sale); err != nil || waiting != "" {
-		return audit.Tally{}, fmt.Errorf("sale %s: %w: %s, %w", sale, errNotRest, waiting, err)
+		return audit.Tally{}, fmt.Errorf("sale %s: %w: %s, %v", sale, errNotRest, waiting, err)
 	}
 	t, err := b.audit.Tally(ctx, sale)
 	if err == nil && t.Orders < atLeast {
