@@ -130,7 +130,7 @@ func (b *bench) waitRest(ctx context.Context, sale engine.SaleID, atLeast int64)
 		}
 	}
 	if waiting, err := b.audit.WaitForRest(ctx, sale); err != nil || waiting != "" {
-		return audit.Tally{}, fmt.Errorf("sale %s: %w: %s, %v", sale, errNotRest, waiting, err)
+		return audit.Tally{}, fmt.Errorf("sale %s: %s: %w", sale, waiting, errors.Join(errNotRest, err))
 	}
 	t, err := b.audit.Tally(ctx, sale)
 	if err == nil && t.Orders < atLeast {
