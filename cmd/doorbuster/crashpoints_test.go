@@ -232,7 +232,7 @@ func (x *crash) run(ctx context.Context, t *testing.T) (file string) {
 		if err := x.s.procs[indexOfRole(x.c.role())].c.stop(); err != nil {
 			t.Fatal(err)
 		}
-		do(x.killLate)
+		do(func(ctx context.Context) error { return x.killLate(ctx, t) })
 	} else {
 		do(x.kill(ctx, t, x.c.role(), x.c.point, x.c.hit))
 	}
@@ -262,17 +262,27 @@ func (x *crash) kill(ctx context.Context, t *testing.T, role, point string, hit 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(ctx context.Context) error { return x.s.dies(ctx, armed, role, point) }
+	return func(ctx context.Context) error { return x.seen(t, armed, x.s.dies(ctx, armed, role, point)) }
+}
+
+// seen tells of a process that was killed, if it was.
+func (x *crash) seen(t *testing.T, armed *child, err error) error {
+	t.Helper()
+	if err == nil {
+		t.Logf("%s: process %d killed", armed.name, armed.cmd.Process.Pid)
+	}
+	return err
 }
 
 // killLate starts the role, armed, at the mark.
-func (x *crash) killLate(ctx context.Context) error {
+func (x *crash) killLate(ctx context.Context, t *testing.T) error {
+	t.Helper()
 	return x.atMark(func(ctx context.Context) error {
 		armed, err := x.s.put(ctx, x.c.role(), fmt.Sprintf("%s=kill@%d", x.c.point, x.c.hit))
 		if err != nil {
 			return err
 		}
-		return x.s.dies(ctx, armed, x.c.role(), x.c.point)
+		return x.seen(t, armed, x.s.dies(ctx, armed, x.c.role(), x.c.point))
 	})(ctx)
 }
 
