@@ -45,8 +45,9 @@ type house struct {
 	rejected map[engine.OrderID]orders.Rejected
 	markers  []string
 	parked   []orders.Parked
-	patient  bool          // deferred orders are due when they were deferred to
-	lease    time.Duration // the longest that was asked for
+	leased   map[int64]time.Time // of parked, by id
+	patient  bool                // deferred orders are due when they were deferred to
+	lease    time.Duration       // the longest that was asked for
 	charges  map[string]ledger.State
 	postings map[string]int64 // captures by key
 	tasks    map[int64]*ledger.Task
@@ -62,7 +63,7 @@ func newHouse() *house {
 	return &house{
 		epoch: 1, amount: engine.Money{Amount: 700, Currency: "KRW"}, rows: map[engine.OrderID]*row{},
 		rejected: map[engine.OrderID]orders.Rejected{}, charges: map[string]ledger.State{}, postings: map[string]int64{},
-		tasks: map[int64]*ledger.Task{}, due: map[int64]time.Time{}, changed: make(chan struct{}),
+		tasks: map[int64]*ledger.Task{}, due: map[int64]time.Time{}, leased: map[int64]time.Time{}, changed: make(chan struct{}),
 		before: func(string) error { return nil },
 	}
 }
@@ -261,16 +262,20 @@ func (h *house) Park(ctx context.Context, sale engine.SaleID, stale []engine.Ord
 	return nil
 }
 
-func (h *house) Parked(ctx context.Context, _ time.Duration) (orders.Parked, bool, error) {
+func (h *house) Parked(ctx context.Context, lease time.Duration, except []engine.SaleID) (orders.Parked, bool, error) {
 	done, err := h.step(ctx, "parked")
 	if err != nil {
 		return orders.Parked{}, false, err
 	}
 	defer done()
-	if len(h.parked) == 0 {
-		return orders.Parked{}, false, nil
+	for _, p := range h.parked {
+		if time.Now().Before(h.leased[p.ID]) || slices.Contains(except, p.Sale) {
+			continue
+		}
+		h.leased[p.ID] = time.Now().Add(lease)
+		return p, true, nil
 	}
-	return h.parked[0], true, nil
+	return orders.Parked{}, false, nil
 }
 
 func (h *house) Unpark(ctx context.Context, id int64) error {

@@ -16,10 +16,6 @@ const (
 	// takeTimeout bounds one try to take a group again: a Redis that is silent is one
 	// that is away, and the group is set aside.
 	takeTimeout = 2 * time.Second
-	// parkLease is how long one worker has for a parked envelope, and so how soon it
-	// is tried again.
-	parkLease = 5 * time.Second
-	parkPoll  = 250 * time.Millisecond
 	// parkTold is how often a lane says that it sets orders of a sale aside.
 	parkTold = 30 * time.Second
 )
@@ -89,41 +85,6 @@ func (in *ingester) retakeGroup(sale engine.SaleID, group []engine.Order) (left 
 	}
 	in.w.m.retaken.Add(float64(len(group) - len(wr.stale)))
 	return wr.stale, true, nil
-}
-
-// parkedLoop takes again what was set aside, when its sale is no longer frozen.
-func (in *ingester) parkedLoop() {
-	p := in.w.pace("parked")
-	for p.sleep(in.stop, parkPoll) {
-		for more := true; more && in.stop.Err() == nil; {
-			var err error
-			more, err = in.unparkOnce()
-			p.met(in.stop, err)
-			more = more && err == nil
-		}
-	}
-}
-
-// unparkOnce takes one parked envelope again. What fails stays parked.
-func (in *ingester) unparkOnce() (found bool, err error) {
-	p, found, err := in.w.cfg.Orders.Parked(in.work, parkLease)
-	if err != nil || !found {
-		return false, err
-	}
-	env, bad, err := engine.ParseEnvelope(p.Body)
-	if err != nil || len(bad) > 0 {
-		return true, fmt.Errorf("parked envelope %d of sale %s cannot be read by this version (%d lines): %w",
-			p.ID, p.Sale, len(bad), errors.Join(err, engine.ErrFormat))
-	}
-	for stale := env.Orders; len(stale) > 0; {
-		left, ok, err := in.retakeGroup(p.Sale, stale)
-		if err != nil || !ok {
-			in.failed(err)
-			return true, err
-		}
-		stale = left
-	}
-	return true, in.w.cfg.Orders.Unpark(in.work, p.ID)
 }
 
 // takeAgain is one try to take a group of stale orders in the epoch that Redis

@@ -32,7 +32,7 @@ type Orders interface {
 	Expire(ctx context.Context, limit int) (int, error)
 	MarkMarker(ctx context.Context, nonce string) error
 	Park(ctx context.Context, sale engine.SaleID, stale []engine.Order) error
-	Parked(ctx context.Context, lease time.Duration) (p orders.Parked, ok bool, err error)
+	Parked(ctx context.Context, lease time.Duration, except []engine.SaleID) (p orders.Parked, ok bool, err error)
 	Unpark(ctx context.Context, id int64) error
 	ParkedOrders(ctx context.Context) (int64, error)
 }
@@ -234,7 +234,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			}
 		})
 	}
-	ingest.Go(func() { w.newIngester(ctx, work).parkedLoop() })
+	ingest.Go(func() { w.newTakers(ctx, work).loop() })
 	ingest.Go(func() { w.expireLoop(ctx, work) })
 	ingest.Go(func() { w.countLoop(ctx) })
 

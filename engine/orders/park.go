@@ -38,17 +38,17 @@ func (s *Store) Park(ctx context.Context, sale engine.SaleID, stale []engine.Ord
 	return nil
 }
 
-// Parked leases the envelope that has waited longest, among sales that are not frozen.
-// Until the lease ends nobody else gets it; then it is due again, unless Unpark took
-// it. False if there is none. A settled sale wakes: nobody else would bring back what
+// Parked leases the envelope that has waited longest, among sales that are not frozen
+// and not among except. Until the lease ends nobody else gets it; then it is due again,
+// unless Unpark took it. False if there is none. A settled sale wakes: nobody else would bring back what
 // Redis lost of it, and until then its orders cannot be taken again.
-func (s *Store) Parked(ctx context.Context, lease time.Duration) (p Parked, ok bool, err error) {
+func (s *Store) Parked(ctx context.Context, lease time.Duration, except []engine.SaleID) (p Parked, ok bool, err error) {
 	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		var no int32
 		err := tx.QueryRow(ctx, `UPDATE parked p SET due_at = now() + $1::interval FROM sales s
 			WHERE s.no = p.sale_no AND p.id = (SELECT q.id FROM parked q JOIN sales t ON t.no = q.sale_no
-				WHERE q.due_at <= now() AND NOT t.frozen ORDER BY q.due_at, q.id LIMIT 1 FOR UPDATE OF q SKIP LOCKED)
-			RETURNING p.id, s.no, s.id, p.body`, lease).Scan(&p.ID, &no, &p.Sale, &p.Body)
+				WHERE q.due_at <= now() AND NOT t.frozen AND t.id <> ALL(coalesce($2::text[], '{}')) ORDER BY q.due_at, q.id LIMIT 1 FOR UPDATE OF q SKIP LOCKED)
+			RETURNING p.id, s.no, s.id, p.body`, lease, except).Scan(&p.ID, &no, &p.Sale, &p.Body)
 		if err != nil {
 			return err
 		}

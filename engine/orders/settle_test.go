@@ -84,7 +84,11 @@ func TestSettledSaleWakes(t *testing.T) {
 		{"a return", func() { _, err := b.Return(context.Background(), ann.Order, note); b.ok(err) }},
 		{"an envelope that was set aside", func() {
 			b.ok(b.Park(context.Background(), b.sale.ID, []engine.Order{b.order("cy", 1)}))
-			p, ok, err := b.Parked(context.Background(), time.Minute)
+			_, ok, err := b.Parked(context.Background(), time.Minute, []engine.SaleID{"other", b.sale.ID})
+			if err != nil || ok {
+				t.Fatalf("of no other sale: %v, %v", ok, err)
+			}
+			p, ok, err := b.Parked(context.Background(), time.Minute, nil)
 			if err != nil || !ok {
 				t.Fatalf("%v, %v", ok, err)
 			}

@@ -198,7 +198,7 @@ func (c conn) Park(ctx context.Context, sale engine.SaleID, stale []engine.Order
 }
 
 // Parked is orders.Store.Parked.
-func (c conn) Parked(ctx context.Context, lease time.Duration) (orders.Parked, bool, error) {
+func (c conn) Parked(ctx context.Context, lease time.Duration, except []engine.SaleID) (orders.Parked, bool, error) {
 	var got orders.Parked
 	found := false
 	err := c.tx(ctx, "parked", func() error {
@@ -207,7 +207,7 @@ func (c conn) Parked(ctx context.Context, lease time.Duration) (orders.Parked, b
 			if err != nil {
 				return err
 			}
-			if !f.Frozen && !found && !p.due.After(c.time()) {
+			if !f.Frozen && !found && !p.due.After(c.time()) && !slices.Contains(except, p.Sale) {
 				got, found, p.due = p.Parked, true, c.time().Add(lease)
 			}
 		}
