@@ -148,7 +148,7 @@ func TestFence(t *testing.T) {
 	b.ingest(b.order("ann", 1), b.order("bob", 1))
 	f, err := b.Fence(t.Context(), "drop")
 	b.ok(err)
-	if want := (orders.Fence{Sale: "drop", Epoch: 1, State: engine.SaleScheduled, Version: 1, Seq: 2}); f != want {
+	if want := (orders.Fence{Sale: "drop", Epoch: 1, State: engine.SaleScheduled, Version: 1, Seq: 2, AcceptedAt: b.sale.Opens.UnixMilli() + 2}); f != want {
 		t.Errorf("got %+v, want %+v", f, want)
 	}
 	if _, err := b.Fence(t.Context(), "nowhere"); !errors.Is(err, orders.ErrNoSale) {

@@ -17,14 +17,17 @@ type Fence struct {
 	State   engine.SaleState
 	Version int64
 	Seq     int64 // highest sequence number ingested in this epoch
+
+	AcceptedAt int64 // of the order that has it, Unix ms by Redis' clock; 0: there is none
 }
 
-const selectFence = `SELECT s.id, s.epoch, s.frozen, s.state, s.version,
-	coalesce((SELECT o.hold_seq FROM orders o WHERE o.sale_no = s.no AND o.hold_epoch = s.epoch AND NOT o.stray
-		ORDER BY o.hold_seq DESC LIMIT 1), 0) FROM sales s `
+const selectFence = `SELECT s.id, s.epoch, s.frozen, s.state, s.version, coalesce(last.hold_seq, 0),
+	coalesce(extract(epoch FROM last.accepted_at) * 1000, 0)::bigint
+	FROM sales s LEFT JOIN LATERAL (SELECT o.hold_seq, o.accepted_at FROM orders o
+		WHERE o.sale_no = s.no AND o.hold_epoch = s.epoch AND NOT o.stray ORDER BY o.hold_seq DESC LIMIT 1) last ON true `
 
 func scanFence(r pgx.CollectableRow) (f Fence, err error) {
-	err = r.Scan(&f.Sale, &f.Epoch, &f.Frozen, &f.State, &f.Version, &f.Seq)
+	err = r.Scan(&f.Sale, &f.Epoch, &f.Frozen, &f.State, &f.Version, &f.Seq, &f.AcceptedAt)
 	return f, err
 }
 

@@ -156,9 +156,9 @@ func (m *Model) Fence(_ context.Context, sale engine.SaleID) (Fence, error) {
 		return Fence{}, err
 	}
 	f := Fence{Sale: sale, Epoch: s.Epoch, Frozen: s.frozen, State: s.State, Version: s.Version}
-	for seq := range m.owners {
-		if seq.sale == sale && seq.hold.Epoch == s.Epoch {
-			f.Seq = max(f.Seq, seq.hold.Seq)
+	for seq, owner := range m.owners {
+		if seq.sale == sale && seq.hold.Epoch == s.Epoch && seq.hold.Seq > f.Seq {
+			f.Seq, f.AcceptedAt = seq.hold.Seq, m.orders[owner].AcceptedAt
 		}
 	}
 	return f, nil

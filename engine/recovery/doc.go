@@ -14,7 +14,7 @@
 // A round (recovery.go) renews every lead, takes free ones and reads the fences, in
 // three statements whatever the number of sales. It waits for no sale: each has
 // goroutines of its own, and of its rebuild only the heavy part waits for others
-// (turns.go: open sales first, then paused ones, those that are over last).
+// (turns.go: those first in which somebody just bought, those that are over last).
 //
 // The leader of a sale runs (one file each)
 //

@@ -107,11 +107,40 @@ func ApplyOnce(ctx context.Context, r *Recovery, sale engine.SaleID) (ApplyCount
 	return (&applier{k: r.keeper(sale)}).runOnce(ctx)
 }
 
-// RebuildsAtOnce is rebuildsAtOnce.
-const RebuildsAtOnce = rebuildsAtOnce
+// RebuildsAtOnce is how many small rebuilds may be at once.
+const RebuildsAtOnce = turnsAtOnce
 
 // UrgencyOf is urgencyOf.
-func UrgencyOf(def *engine.Sale, now time.Time) int { return int(urgencyOf(def, now)) }
+func UrgencyOf(def *engine.Sale, now, sold time.Time) int {
+	return int(urgencyOf(def, now, sold.UnixMilli()))
+}
+
+// Turns are turns.
+type Turns struct{ t turns }
+
+// Turn is a rebuild that has joined them.
+type Turn struct{ n *turn }
+
+// Join joins a rebuild of a sale that nobody waits for more than for another, with so
+// many units, and asks for its turn.
+func (t *Turns) Join(units int64) Turn {
+	n := t.t.join(urgent, units)
+	t.t.mu.Lock()
+	defer t.t.mu.Unlock()
+	t.t.ready = append(t.t.ready, n)
+	t.t.grant()
+	return Turn{n}
+}
+
+// Granted tells whether it has its turn.
+func (n Turn) Granted() bool {
+	n.n.all.mu.Lock()
+	defer n.n.all.mu.Unlock()
+	return n.n.granted
+}
+
+// Leave ends it.
+func (n Turn) Leave() { n.n.leave() }
 
 // NextTurn is nextTurn for rebuilds of these urgencies that are ready, one of them
 // impatient, when those of joined have begun.

@@ -64,6 +64,8 @@ type view struct {
 	lag    time.Duration
 	since  time.Time // when the sale came to its state, by PostgreSQL's clock
 	asOf   time.Time // when PostgreSQL was asked, by its clock
+
+	claimed int64 // units, when it was asked
 }
 
 func (v *view) sound() bool { return v.fence.Epoch > 0 }

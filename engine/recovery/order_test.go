@@ -116,19 +116,58 @@ func TestUrgency(t *testing.T) {
 		sale(engine.SaleScheduled, time.Hour, 2*time.Hour),
 		sale(engine.SaleClosed, -time.Hour, time.Hour),
 	}
+	lately, longAgo := now.Add(-10*time.Second), now.Add(-10*time.Minute)
 	for i := range order {
-		if got := recovery.UrgencyOf(&order[i], now); got != i {
-			t.Errorf("%s, opens %v: %d, want %d", order[i].State, order[i].Opens.Sub(now), got, i)
+		if got := recovery.UrgencyOf(&order[i], now, longAgo); got != i+1 {
+			t.Errorf("%s, opens %v: %d, want %d", order[i].State, order[i].Opens.Sub(now), got, i+1)
+		}
+		want := i + 1
+		if i == 0 {
+			want = 0
+		}
+		if got := recovery.UrgencyOf(&order[i], now, lately); got != want {
+			t.Errorf("%s, sold lately: %d, want %d", order[i].State, got, want)
 		}
 	}
 	always := sale(engine.SaleOpen, -time.Hour, 0)
 	always.Closes = time.Time{}
-	if got := recovery.UrgencyOf(&always, now); got != 0 {
-		t.Errorf("a sale that never closes: %d, want 0", got)
+	if got := recovery.UrgencyOf(&always, now, time.UnixMilli(0)); got != 1 {
+		t.Errorf("a sale that never closes: %d, want 1", got)
 	}
 	near, over := sale(engine.SaleScheduled, time.Minute, time.Hour), sale(engine.SaleOpen, -time.Hour, -time.Second)
-	if recovery.UrgencyOf(&near, now) != 0 || recovery.UrgencyOf(&over, now) != 3 {
-		t.Errorf("opens in a minute: %d; over: %d", recovery.UrgencyOf(&near, now), recovery.UrgencyOf(&over, now))
+	if a, b := recovery.UrgencyOf(&near, now, longAgo), recovery.UrgencyOf(&over, now, lately); a != 1 || b != 4 {
+		t.Errorf("opens in a minute: %d; over: %d", a, b)
+	}
+}
+
+// Large rebuilds go two at a time, small ones some more, and none overtakes a large one
+// that waits.
+func TestTurnsByWeight(t *testing.T) {
+	t.Parallel()
+	const large, small = 100_000, 10
+	var turns recovery.Turns
+	first, second, third := turns.Join(large), turns.Join(large), turns.Join(large)
+	if !first.Granted() || !second.Granted() || third.Granted() {
+		t.Errorf("large ones: %v %v %v, want two", first.Granted(), second.Granted(), third.Granted())
+	}
+	little := turns.Join(small)
+	first.Leave()
+	if !third.Granted() || little.Granted() {
+		t.Error("the small one overtook the large one")
+	}
+	second.Leave()
+	if !little.Granted() {
+		t.Error("there is room for the small one")
+	}
+	third.Leave()
+	granted := 0
+	for range 2 * recovery.RebuildsAtOnce {
+		if turns.Join(small).Granted() {
+			granted++
+		}
+	}
+	if want := recovery.RebuildsAtOnce - 1; granted != want {
+		t.Errorf("%d small ones beside another, want %d", granted, want)
 	}
 }
 

@@ -76,6 +76,7 @@ type prober struct {
 	formerly stock.Server
 	proved   proof     // that the scripts take this state
 	askAt    time.Time // when PostgreSQL is asked again at the latest: see glance
+	sold     int64     // when the last order was accepted, in any epoch, Unix ms
 
 	rebuilder rebuilder
 	lagger    lagger
@@ -114,7 +115,7 @@ func (p *prober) runOnce(ctx context.Context) (Trigger, error) {
 	if err != nil {
 		return Sound, err
 	}
-	n.formerly = p.formerly
+	n.formerly, p.sold = p.formerly, max(p.sold, n.fence.AcceptedAt)
 	found := diagnose(&n)
 	if found == Sound {
 		if n.refused, err = p.prove(ctx, &v); err != nil {
@@ -129,7 +130,7 @@ func (p *prober) runOnce(ctx context.Context) (Trigger, error) {
 		return Sound, p.found(ctx, &v)
 	}
 	p.k.hush()
-	server, err := p.rebuilder.runOnce(ctx, loss{n.fence, found, urgencyOf(&v.def, v.asOf)})
+	server, err := p.rebuilder.runOnce(ctx, loss{n.fence, found, urgencyOf(&v.def, v.asOf, p.sold), v.claimed})
 	if err != nil {
 		return found, fmt.Errorf("rebuild sale %s after %q: %w", p.k.sale, found, err)
 	}
@@ -183,6 +184,9 @@ func (p *prober) probe(ctx context.Context) (notes, view, error) {
 	}
 	answered := k.r.now()
 	v.since, v.asOf = status.Since, status.Now
+	for _, c := range status.Claimed {
+		v.claimed += c.Units
+	}
 	if n.fence.Epoch == 0 || n.fence.Frozen {
 		return n, v, nil // decided already
 	}

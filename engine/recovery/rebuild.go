@@ -35,13 +35,14 @@ type loss struct {
 	fence   orders.Fence
 	why     Trigger
 	urgency urgency
+	units   int64 // claimed
 }
 
 // runOnce takes a sale from the epoch of its fence to the next. It returns the
 // server that now has the keys.
 func (b *rebuilder) runOnce(ctx context.Context, l loss) (_ stock.Server, err error) {
 	k, began, f, why := b.k, b.k.r.now(), l.fence, l.why
-	turn := k.r.turns.join(l.urgency)
+	turn := k.r.turns.join(l.urgency, l.units)
 	defer turn.leave()
 	k.log.Info("rebuild", "why", string(why), "epoch", f.Epoch)
 	d := k.open(why, f.Epoch)

@@ -58,6 +58,8 @@ type Recovery struct {
 	notes notebook
 	scout scout
 
+	markers markers
+
 	woke    chan struct{} // a sale became sound: do not wait for the tick
 	leaving sync.WaitGroup
 	mu      sync.Mutex

@@ -284,8 +284,10 @@ func (w *world) pay(b []engine.Basket, result orders.PaymentResult) {
 }
 
 // work ingests like the worker role, stale orders taken again, markers noted.
-func (w *world) work(ctx context.Context) error {
-	return queue.Consume(ctx, w.queue, queue.IngestQueue(w.sale), queue.ConsumeOptions{}, func(ctx context.Context, batch []*queue.Delivery) {
+func (w *world) work(ctx context.Context) error { return w.workOn(ctx, queue.IngestQueue(w.sale)) }
+
+func (w *world) workOn(ctx context.Context, q int) error {
+	return queue.Consume(ctx, w.queue, q, queue.ConsumeOptions{}, func(ctx context.Context, batch []*queue.Delivery) {
 		for _, d := range batch {
 			for ctx.Err() == nil {
 				w.halt.Lock()
@@ -316,11 +318,11 @@ func (w *world) ingest(ctx context.Context, body []byte) error {
 	for i := range env.Orders {
 		arrivals[i].Order = env.Orders[i]
 	}
-	rep, err := w.orders.Ingest(ctx, w.sale, arrivals)
+	rep, err := w.orders.Ingest(ctx, env.Sale, arrivals)
 	if err != nil || rep.Moved || len(rep.Stale) == 0 {
 		return err
 	}
-	watch, err := w.stock.Watch(ctx, w.sale, 0)
+	watch, err := w.stock.Watch(ctx, env.Sale, 0)
 	if err != nil {
 		return err
 	}
@@ -329,7 +331,7 @@ func (w *world) ingest(ctx context.Context, body []byte) error {
 		baskets[i] = rep.Stale[i].Basket
 	}
 	var d stock.Decision
-	if err := w.stock.Retake(ctx, w.sale, watch.Grip, baskets, &d); err != nil {
+	if err := w.stock.Retake(ctx, env.Sale, watch.Grip, baskets, &d); err != nil {
 		return err
 	}
 	var again []orders.Arrival
@@ -340,12 +342,12 @@ func (w *world) ingest(ctx context.Context, body []byte) error {
 		}
 		again = append(again, a)
 	}
-	rep, err = w.orders.Ingest(ctx, w.sale, again)
+	rep, err = w.orders.Ingest(ctx, env.Sale, again)
 	if err == nil && rep.Moved {
 		err = errAgain
 	}
 	if err == nil && d.First > 0 {
-		err = w.stock.Mark(ctx, w.sale, watch.Epoch, []int64{d.First})
+		err = w.stock.Mark(ctx, env.Sale, watch.Epoch, []int64{d.First})
 	}
 	return err
 }

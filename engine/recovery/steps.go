@@ -147,6 +147,21 @@ func (r *Recovery) await(ctx context.Context, n *turn) error {
 	return nil
 }
 
+// closed waits until c is closed, or returns false when ctx ended.
+func (r *Recovery) closed(ctx context.Context, c <-chan struct{}) bool {
+	for r.stepping() && !taken(c) {
+		if !r.sleeps(ctx, lockPoll) {
+			return false
+		}
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-c:
+		return true
+	}
+}
+
 func taken(c <-chan struct{}) bool {
 	select {
 	case <-c:

@@ -9,24 +9,32 @@ import (
 )
 
 const (
-	rebuildsAtOnce = 2                // cuts and builds of this process; freezing, waiting and draining need no turn
-	yieldMost      = 15 * time.Second // that a rebuild stands back for more urgent ones
-	soon           = 15 * time.Minute // a sale that opens within it is as urgent as an open one
+	// Cuts and builds of this process at once; freezing, waiting and draining need no
+	// turn. A large one fills Redis and a core, a small one waits for disks.
+	turnsAtOnce = 6
+	largeTurns  = 3    // turns that a large one takes
+	largeUnits  = 2000 // claimed, of a large one
+
+	yieldMost  = 15 * time.Second // that a rebuild stands back for more urgent ones
+	soon       = 15 * time.Minute // a sale that opens within it is as urgent as an open one
+	sellingFor = time.Minute      // since the last order that PostgreSQL knows
 )
 
 // urgency orders rebuilds: a lower one goes first.
 type urgency int
 
 const (
-	urgent   urgency = iota // it sells, or opens soon
+	selling  urgency = iota // somebody just bought
+	urgent                  // it is open, or opens soon
 	paused                  // people wait in front of it
 	distant                 // it opens some day
 	finished                // nobody buys: only repeats and the applier miss it
 	urgencies
 )
 
-// urgencyOf tells how much a sale's rebuild is waited for.
-func urgencyOf(def *engine.Sale, now time.Time) urgency {
+// urgencyOf tells how much a sale's rebuild is waited for. sold is when the last order
+// was accepted, Unix ms.
+func urgencyOf(def *engine.Sale, now time.Time, sold int64) urgency {
 	switch {
 	case def.State == engine.SaleClosed, def.State == engine.SaleSettled, !def.Closes.IsZero() && !now.Before(def.Closes):
 		return finished
@@ -34,6 +42,8 @@ func urgencyOf(def *engine.Sale, now time.Time) urgency {
 		return paused
 	case def.Opens.Sub(now) > soon:
 		return distant
+	case now.Sub(time.UnixMilli(sold)) < sellingFor:
+		return selling
 	}
 	return urgent
 }
@@ -52,17 +62,22 @@ type turns struct {
 type turn struct {
 	all     *turns
 	urgency urgency
+	weight  int  // turns that it takes
 	patient bool // it still stands back for more urgent ones
 	granted bool
 	go_     chan struct{}
 }
 
 // join says that a rebuild has begun. leave must follow.
-func (t *turns) join(u urgency) *turn {
+func (t *turns) join(u urgency, units int64) *turn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.joined[u]++
-	return &turn{all: t, urgency: u, patient: true, go_: make(chan struct{})}
+	weight := 1
+	if units >= largeUnits {
+		weight = largeTurns
+	}
+	return &turn{all: t, urgency: u, weight: weight, patient: true, go_: make(chan struct{})}
 }
 
 // wait returns when it is this rebuild's turn, or with ctx's error.
@@ -99,7 +114,7 @@ func (n *turn) leave() {
 	defer t.mu.Unlock()
 	t.joined[n.urgency]--
 	if n.granted {
-		t.running--
+		t.running -= n.weight
 	}
 	for i, other := range t.ready {
 		if other == n {
@@ -112,15 +127,15 @@ func (n *turn) leave() {
 
 // grant gives out what turns are free.
 func (t *turns) grant() {
-	for t.running < rebuildsAtOnce {
+	for {
 		i := nextTurn(t.ready, t.joined)
-		if i < 0 {
-			return
+		if i < 0 || t.running+t.ready[i].weight > turnsAtOnce {
+			return // none overtakes a large one, else it might wait for ever
 		}
 		n := t.ready[i]
 		t.ready = append(t.ready[:i], t.ready[i+1:]...)
 		n.granted = true
-		t.running++
+		t.running += n.weight
 		close(n.go_)
 	}
 }
