@@ -119,7 +119,7 @@ func (a *Auditor) AtRest(ctx context.Context, sale engine.SaleID, clientLog io.R
 		r.add(law1(s))
 	}
 	if bookErr != nil {
-		for _, n := range []int{2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14} {
+		for _, n := range []int{2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14} {
 			r.add(unchecked(n, bookErr))
 		}
 		return a.finish(ctx, &r)
@@ -130,9 +130,9 @@ func (a *Auditor) AtRest(ctx context.Context, sale engine.SaleID, clientLog io.R
 	a.chargesLaw(ctx, &r, b)
 	r.add(law7(b, s), a.law9(ctx, b, s, slotErr))
 	if slotErr != nil {
-		r.add(unchecked(10, slotErr))
+		r.add(unchecked(10, slotErr), unchecked(13, slotErr))
 	} else {
-		r.add(law10(b, s, sum))
+		r.add(law10(b, s, sum), a.law13(ctx, b, s))
 	}
 	r.add(a.law14(ctx, b, slotErr))
 	a.crowdLaws(ctx, &r, clientLog, b, sum)

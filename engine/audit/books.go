@@ -24,6 +24,7 @@ type books struct {
 	outcomes                            []uint16                 // op-0 release rows that carry the order, by row
 	spent                               []int64                  // seqs of the present epoch whose hold was dropped or released without an order
 	pending, rejected, tasks, parked    int64                    // release rows, rejected orders, tasks owed to the provider, orders to be taken again
+	released                            map[engine.OrderID]bool  // under a hold that is not its own, or without being written
 	counters                            map[string]int64         // used units by key, as engine/orders writes it
 	own                                 ownBooks
 	blindUntil                          int64                    // Unix milliseconds: before, Redis may have held units of which no row here tells
@@ -100,16 +101,18 @@ func snapshot(ctx context.Context, pool *pgxpool.Pool, fn func(pgx.Tx) error) er
 func (b *books) readSale(ctx context.Context, tx pgx.Tx, id engine.SaleID) error {
 	s := &b.sale
 	s.ID = id
+	var replay int64
 	err := tx.QueryRow(ctx, `SELECT no, state, epoch, frozen, version, payment, provider, currency, opens, closes,
-		limit_buyer, limit_identity, pruned, clock_timestamp() FROM sales WHERE id = $1`, id).
+		limit_buyer, limit_identity, pruned, key_number, replay_ms, clock_timestamp() FROM sales WHERE id = $1`, id).
 		Scan(&b.no, &s.State, &s.Epoch, &b.frozen, &s.Version, &s.Payment, &s.Provider, &s.Currency, &s.Opens, &s.Closes,
-			&s.LimitPerBuyer, &s.LimitPerIdentity, &b.pruned, &b.now)
+			&s.LimitPerBuyer, &s.LimitPerIdentity, &b.pruned, &s.KeyNumber, &replay, &b.now)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return errNoSale
 	}
 	if err != nil {
 		return err
 	}
+	s.ReplayWindow = time.Duration(replay) * time.Millisecond
 	rows, err := tx.Query(ctx, `SELECT sku, price, units, claimed FROM items WHERE sale_no = $1 ORDER BY pos`, b.no)
 	if err != nil {
 		return err
@@ -198,11 +201,21 @@ func (b *books) note(r *row) {
 // them was done.
 func (b *books) readMoves(ctx context.Context, tx pgx.Tx) error {
 	b.outcomes = make([]uint16, len(b.rows))
-	rows, err := tx.Query(ctx, `SELECT hold_seq FROM moves WHERE sale_no = $1 AND op IN (2, 3) AND hold_epoch = $2`, b.no, b.sale.Epoch)
+	b.released = map[engine.OrderID]bool{}
+	rows, err := tx.Query(ctx, `SELECT orders[1], hold_epoch, hold_seq FROM moves WHERE sale_no = $1 AND op IN (2, 3)`, b.no)
 	if err != nil {
 		return err
 	}
-	if b.spent, err = pgx.CollectRows(rows, pgx.RowTo[int64]); err != nil {
+	var of engine.OrderID
+	var hold engine.Hold
+	_, err = pgx.ForEachRow(rows, []any{&of, &hold.Epoch, &hold.Seq}, func() error {
+		b.released[of] = true
+		if hold.Epoch == b.sale.Epoch {
+			b.spent = append(b.spent, hold.Seq)
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	rows, err = tx.Query(ctx, `SELECT unnest(orders), done_at FROM moves WHERE sale_no = $1 AND op = 0`, b.no)

@@ -22,13 +22,14 @@
 //  10. Redis and PostgreSQL agree: available = units − live, held = 0.
 //  11. Where demand reached the stock and payments were good, all of it was sold.
 //  12. The same key gave the same order; a changed body was answered 422.
+//  13. Anything replayed changes nothing: what Redis has is what a rebuild from
+//     PostgreSQL would load, definition, stock, records and counters.
 //  14. Every accept lies inside the window by Redis' clock, which is within 2 s of
 //     PostgreSQL's.
 //
-// Law 13 (anything replayed changes nothing) is proved by hashing states under
-// chaos, not by looking at one sale. 1 to 7 and 14 can be checked while the sale
-// runs ([Auditor.Live]); 8 to 12 need rest ([Auditor.WaitForRest],
-// [Auditor.AtRest]).
+// 1 to 7 and 14 can be checked while the sale runs ([Auditor.Live]); 8 to 13 need
+// rest ([Auditor.WaitForRest], [Auditor.AtRest]). Who replays something asks for
+// the hash of the state before and after ([Auditor.States]).
 //
 // # What it owns
 //

@@ -38,7 +38,7 @@ var names = map[int]string{
 	1: "Redis conserves units", 2: "PostgreSQL claims what is live, within stock", 3: "nothing oversold",
 	4: "limits kept", 5: "ends are final", 6: "charged once or not at all", 7: "one number, one order",
 	8: "every 202 has its order", 9: "nothing left under way", 10: "Redis and PostgreSQL agree",
-	11: "nothing undersold", 12: "same key, same order", 14: "every accept in its window",
+	11: "nothing undersold", 12: "same key, same order", 13: "Redis is what a rebuild would load", 14: "every accept in its window",
 }
 
 // unchecked is a law that could not be looked at because of err.

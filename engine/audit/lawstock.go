@@ -140,9 +140,9 @@ func compareCounters(b *books, s *slot, f *findings) {
 		return
 	}
 	used := b.used()
-	for buyer, n := range s.buyers {
-		if want := used[buyerKey(buyer)]; n != want {
-			f.add("buyer %s: counter %d in Redis, %d units in live orders", buyer, n, want)
+	for buyer, c := range s.buyers {
+		if want := used[buyerKey(buyer)]; c.Units != want {
+			f.add("buyer %s: counter %d in Redis, %d units in live orders", buyer, c.Units, want)
 		}
 	}
 	for id, n := range s.identities {

@@ -26,7 +26,7 @@ func TestRejectedOrdersSpendTheirNumbers(t *testing.T) {
 		"its hold": {func(o engine.Order) *engine.Order {
 			return &engine.Order{Basket: engine.Basket{Order: o.Order, Body: o.Body}, Hold: o.Hold}
 		}, []int{8, 9}}, // answered 202, and no order that its buyer could see
-		"nothing": {func(engine.Order) *engine.Order { return nil }, []int{7, 8, 9, 10}},
+		"nothing": {func(engine.Order) *engine.Order { return nil }, []int{7, 8, 9, 10, 13}},
 	} {
 		b.fresh()
 		b.sell()

@@ -14,7 +14,8 @@ type slot struct {
 	outbox     int64 // entries, of all epochs that have keys
 	held       map[engine.SKU]int64
 	heldN      int64 // records that hold units
-	buyers     map[engine.BuyerID]int64
+	marks      map[engine.OrderID]mark
+	buyers     map[engine.BuyerID]stock.Counter
 	identities map[engine.Identity]int64
 	unread     []string // what was left out
 }
@@ -66,16 +67,16 @@ func (a *Auditor) readOutboxes(ctx context.Context, sale engine.SaleID, s *slot)
 }
 
 func (a *Auditor) readRecords(ctx context.Context, sale engine.SaleID, s *slot) error {
-	s.held = map[engine.SKU]int64{}
-	seen := map[engine.OrderID]bool{} // HSCAN may return a field twice
+	s.held, s.marks = map[engine.SKU]int64{}, map[engine.OrderID]mark{}
 	return scan(func(cursor uint64) (uint64, error) {
 		recs, next, err := a.stock.Records(ctx, sale, s.watch.Epoch, cursor)
 		for i := range recs {
 			o := &recs[i].Order
-			if recs[i].State != engine.RecordHeld || seen[o.Order] {
+			_, seen := s.marks[o.Order] // HSCAN may return a field twice
+			s.marks[o.Order] = mark{recs[i].State, o.Hold, o.Body}
+			if recs[i].State != engine.RecordHeld || seen {
 				continue
 			}
-			seen[o.Order] = true
 			s.heldN++
 			for _, l := range o.Lines {
 				s.held[l.SKU] += l.Quantity
@@ -86,12 +87,12 @@ func (a *Auditor) readRecords(ctx context.Context, sale engine.SaleID, s *slot) 
 }
 
 func (a *Auditor) readBuyers(ctx context.Context, sale engine.SaleID, s *slot) error {
-	s.buyers = map[engine.BuyerID]int64{}
+	s.buyers = map[engine.BuyerID]stock.Counter{}
 	return scan(func(cursor uint64) (uint64, error) {
 		counters, next, err := a.stock.BuyerCounters(ctx, sale, s.watch.Epoch, cursor)
 		for i := range counters {
-			if counters[i].Units != 0 {
-				s.buyers[counters[i].Buyer] = counters[i].Units
+			if counters[i].Units != 0 || counters[i].Orders != 0 {
+				s.buyers[counters[i].Buyer] = counters[i]
 			}
 		}
 		return next, err
