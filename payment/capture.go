@@ -2,12 +2,10 @@ package payment
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine/failpoint"
 	"github.com/doorbuster/doorbuster/payment/ledger"
-	"github.com/doorbuster/doorbuster/payment/provider"
 )
 
 const (
@@ -109,7 +107,7 @@ func (w *Worker) ask(ctx context.Context, t *ledger.Task) ledger.Result {
 		switch {
 		case err == nil:
 			r.Done = append(r.Done, c)
-		case errors.Is(err, provider.ErrRefused), errors.Is(err, provider.ErrNotFound), errors.Is(err, provider.ErrMismatch):
+		case refuses(err):
 			w.log.Error("the provider refuses", "kind", t.Kind, "sale", t.Book.Sale, "order", c.Order, "attempt", c.Attempt, "err", err)
 			w.m.refused.Inc()
 			r.Refused = append(r.Refused, c)

@@ -344,7 +344,8 @@ func (h *house) Finish(ctx context.Context, rs []ledger.Result) (n int, err erro
 	for _, r := range rs {
 		delete(h.tasks, r.Task.ID)
 		for _, c := range r.Done {
-			if k := provider.Key(c.Order, c.Attempt); r.Task.Kind == ledger.Capture && h.charges[k] == ledger.Authorised {
+			k := provider.Key(c.Order, c.Attempt)
+			if st := h.charges[k]; r.Task.Kind == ledger.Capture && (st == ledger.Authorised || st == ledger.Refused) {
 				h.charges[k] = ledger.Captured
 				h.postings[k] += c.Amount
 				n++

@@ -219,7 +219,35 @@ func (g *gateway) do(ctx context.Context, t *ledger.Task) (errs []error) {
 			errs[i] = g.capture.of(func() error { return g.p.Capture(ctx, keyOf(&t.Charges[i]), amountOf(t, i)) })
 		})
 	}
+	if t.Kind == ledger.Capture {
+		g.eachOf(len(errs), func(i int) {
+			if refuses(errs[i]) {
+				errs[i] = g.verify(ctx, t, i, errs[i])
+			}
+		})
+	}
 	return errs
+}
+
+// refuses tells whether an answer is the provider's last word.
+func refuses(err error) bool {
+	return errors.Is(err, provider.ErrRefused) || errors.Is(err, provider.ErrNotFound) || errors.Is(err, provider.ErrMismatch)
+}
+
+// verify looks at a charge whose capture was refused: it may be taken already, by a
+// capture of ours whose answer was lost, and providers differ in what they say then.
+// nil: it is taken.
+func (g *gateway) verify(ctx context.Context, t *ledger.Task, i int, refused error) error {
+	var c provider.Charge
+	err := g.lookup.of(func() (err error) { c, err = g.p.Lookup(ctx, keyOf(&t.Charges[i])); return err })
+	switch want := amountOf(t, i); {
+	case err != nil && !errors.Is(err, provider.ErrNotFound):
+		return err
+	case err == nil && (c.State == provider.StateCaptured || c.State == provider.StateRefunded) &&
+		c.Captured == want.Amount && c.Currency == want.Currency:
+		return nil
+	}
+	return refused
 }
 
 func keyOf(c *ledger.Charge) string { return provider.Key(c.Order, c.Attempt) }

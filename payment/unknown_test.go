@@ -220,3 +220,33 @@ func TestCaptureRefusedIsKept(t *testing.T) {
 		t.Errorf("charge %v, order %v, posted %d", b.h.charges[key], b.h.rows[orderID(1)].state, b.h.postings[key])
 	}
 }
+
+// A soak found it: a capture was done and its answer lost; asked again, the provider
+// refused, and our books said for ever that nothing was taken.
+func TestACaptureRefusedBecauseItIsDoneIsDone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	var captures, lookups atomic.Int64
+	b.p = &troubled{b.instant, func(call, _ string) (error, bool) {
+		switch {
+		case call == "capture" && captures.Add(1) == 1:
+			return provider.ErrUnknown, true
+		case call == "capture":
+			return provider.ErrRefused, false
+		case call == "lookup" && lookups.Add(1) == 1: // no word is no last word
+			return provider.ErrUnknown, false
+		}
+		return nil, true
+	}}
+	b.q.publish(envelope(1, 1, 1))
+	b.start(t)
+	b.atRest(t, 1)
+	b.stop()
+	key := provider.Key(orderID(1), 1)
+	if b.h.charges[key] != ledger.Captured || b.h.postings[key] != b.h.amount.Amount {
+		t.Errorf("charge %v, posted %d", b.h.charges[key], b.h.postings[key])
+	}
+	if captures.Load() < 3 || lookups.Load() < 2 {
+		t.Errorf("%d captures, %d lookups", captures.Load(), lookups.Load())
+	}
+}

@@ -164,7 +164,7 @@ func (c conn) Finish(ctx context.Context, results []ledger.Result) (captured int
 
 func (c conn) move(charges []ledger.Charge, to ledger.State) (n int) {
 	for _, ch := range charges {
-		if c.books[ch] == ledger.Authorised {
+		if st := c.books[ch]; st == ledger.Authorised || st == ledger.Refused && to == ledger.Captured {
 			c.books[ch] = to
 			n++
 		}

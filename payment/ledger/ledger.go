@@ -192,8 +192,9 @@ type Result struct {
 
 // Finish writes results in one transaction: charges captured (with their postings) or
 // refused, their tasks taken away, a new task for what is left. It returns
-// how many charges this call captured. Charges that are not authorised any more
-// are left alone, so calling again changes nothing.
+// how many charges this call captured. A charge that is taken stays so, whatever
+// another call heard, and one that ended otherwise is left alone: calling again
+// changes nothing.
 func (s *Store) Finish(ctx context.Context, results []Result) (captured int, err error) {
 	var ids []int64
 	var done, refused []Charge
@@ -211,7 +212,7 @@ func (s *Store) Finish(ctx context.Context, results []Result) (captured int, err
 		b.Queue(`DELETE FROM tasks WHERE id = ANY($1)`, ids)
 		if len(done) > 0 {
 			orders, attempts, amounts := columns(done)
-			b.Queue(capture, orders, attempts, amounts, Captured, Authorised).Exec(func(tag pgconn.CommandTag) error {
+			b.Queue(capture, orders, attempts, amounts, Captured, Authorised, Refused).Exec(func(tag pgconn.CommandTag) error {
 				captured = int(tag.RowsAffected()) / postingsPerMovement
 				return nil
 			})
@@ -242,7 +243,7 @@ const postingsPerMovement = 2
 const capture = `WITH taken AS (
 		UPDATE charges c SET state = $4, captured = u.amount, captured_at = now()
 		FROM unnest($1::text[], $2::smallint[], $3::bigint[]) AS u(id, attempt, amount)
-		WHERE c.order_id = u.id AND c.attempt = u.attempt AND c.state = $5
+		WHERE c.order_id = u.id AND c.attempt = u.attempt AND c.state IN ($5, $6)
 		RETURNING c.no, c.book, u.amount)
 	INSERT INTO postings (charge, book, kind, account, amount)
 	SELECT t.no, t.book, 1, a.account, a.sign * t.amount FROM taken t, (VALUES (1::smallint, 1), (2::smallint, -1)) AS a(account, sign)`

@@ -131,6 +131,13 @@ func TestFinishSplitsATask(t *testing.T) {
 	if n != 6 || states[ledger.Captured] != 6 || states[ledger.Refused] != 2 || states[ledger.Authorised] != 2 || postings != 12 || owed != 2 {
 		t.Fatalf("%d captured, %v, %d postings, %d owed", n, states, postings, owed)
 	}
+	// Another call, under way at the same time, hears that one of the refused is taken;
+	// and a third, late, that one of the taken is refused.
+	n, err = b.Finish(t.Context(), []ledger.Result{{Task: task, Done: cs[6:7], Refused: cs[:1]}})
+	must(t, err)
+	if states, postings, _, _ = b.books(t); n != 1 || states[ledger.Captured] != 7 || states[ledger.Refused] != 1 || postings != 14 {
+		t.Fatalf("%d captured, %v, %d postings", n, states, postings)
+	}
 	due, err := b.Due(t.Context(), 10, time.Minute)
 	must(t, err)
 	if len(due) != 1 || len(due[0].Charges) != 2 || due[0].Tries != 1 || due[0].Book != b.book || due[0].Kind != ledger.Capture ||
