@@ -126,7 +126,11 @@ func (a *Auditor) AtRest(ctx context.Context, sale engine.SaleID, clientLog io.R
 	}
 	sum := b.sums()
 	r.figures(b, sum)
-	r.add(b.law2(sum), law3(&b.sale, sum), law4(b.rows), law5(b, a.remember(sale).ends))
+	var heard witness
+	if clientLog != nil {
+		heard.crowd, heard.err = readCrowd(ctx, clientLog)
+	}
+	r.add(b.law2(sum), law3(&b.sale, sum), law4(b.rows), law5(b, a.remember(sale).ends, heard.crowd))
 	a.chargesLaw(ctx, &r, b)
 	r.add(law7(b, s), a.law9(ctx, b, s, slotErr))
 	if slotErr != nil {
@@ -135,7 +139,7 @@ func (a *Auditor) AtRest(ctx context.Context, sale engine.SaleID, clientLog io.R
 		r.add(law10(b, s, sum), a.law13(ctx, b, s))
 	}
 	r.add(a.law14(ctx, b, slotErr))
-	a.crowdLaws(ctx, &r, clientLog, b, sum)
+	heard.laws(&r, b, sum)
 	return a.finish(ctx, &r)
 }
 
@@ -271,18 +275,22 @@ func (a *Auditor) skew(ctx context.Context, sale engine.SaleID, f *findings) (ti
 	return clocks(w.Now, now, f), nil
 }
 
-// crowdLaws reads the client log, if there is one, and checks laws 8, 11, 12.
-func (a *Auditor) crowdLaws(ctx context.Context, r *Report, log io.Reader, b *books, sum sums) {
-	if log == nil {
+// witness is the crowd's log, if there was one.
+type witness struct {
+	crowd *crowd
+	err   error
+}
+
+// laws checks laws 8, 11 and 12.
+func (w *witness) laws(r *Report, b *books, sum sums) {
+	c := w.crowd
+	if c == nil {
 		for _, n := range []int{8, 11, 12} {
-			r.add(excused(n, "no client log was given"))
-		}
-		return
-	}
-	c, err := readCrowd(ctx, log)
-	if err != nil {
-		for _, n := range []int{8, 11, 12} {
-			r.add(unchecked(n, err))
+			if w.err != nil {
+				r.add(unchecked(n, w.err))
+			} else {
+				r.add(excused(n, "no client log was given"))
+			}
 		}
 		return
 	}

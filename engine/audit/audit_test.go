@@ -259,7 +259,7 @@ func TestEveryLawCanBreak(t *testing.T) {
 		t.Run(fmt.Sprint("law ", n), func(t *testing.T) {
 			t.Parallel()
 			b, broken := setup(t), 0
-			for _, c := range slices.Concat(breaks, stateBreaks) {
+			for _, c := range slices.Concat(breaks, endBreaks, stateBreaks) {
 				if c.law == n {
 					b.breakLaw(&c)
 					b.fresh()

@@ -21,7 +21,7 @@ type books struct {
 	claimed                             map[engine.SKU]int64
 	rows                                []row
 	index                               map[engine.OrderID]int32 // of rows
-	outcomes                            []uint16                 // op-0 release rows that carry the order, by row
+	tellings                            []telling                // by row
 	spent                               []int64                  // seqs of the present epoch whose hold was dropped or released without an order
 	pending, rejected, tasks, parked    int64                    // release rows, rejected orders, tasks owed to the provider, orders to be taken again
 	released                            map[engine.OrderID]bool  // under a hold that is not its own, or without being written
@@ -197,10 +197,16 @@ func (b *books) note(r *row) {
 	}
 }
 
+// telling counts the release rows that tell an order's end.
+type telling struct {
+	first uint16 // of the transactions that ended it: one
+	again uint16 // of its repeats, one per hold
+}
+
 // readMoves counts the release rows that end each order, and notes when the last of
 // them was done.
 func (b *books) readMoves(ctx context.Context, tx pgx.Tx) error {
-	b.outcomes = make([]uint16, len(b.rows))
+	b.tellings = make([]telling, len(b.rows))
 	b.released = map[engine.OrderID]bool{}
 	rows, err := tx.Query(ctx, `SELECT orders[1], hold_epoch, hold_seq FROM moves WHERE sale_no = $1 AND op IN (2, 3)`, b.no)
 	if err != nil {
@@ -218,16 +224,17 @@ func (b *books) readMoves(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	rows, err = tx.Query(ctx, `SELECT unnest(orders), done_at FROM moves WHERE sale_no = $1 AND op = 0`, b.no)
+	rows, err = tx.Query(ctx, `SELECT unnest(orders), hold_seq > 0, done_at FROM moves WHERE sale_no = $1 AND op = 0`, b.no)
 	if err != nil {
 		return err
 	}
 	var id engine.OrderID
+	var again bool
 	var done *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&id, &done}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &again, &done}, func() error {
 		i, ok := b.index[id]
-		if ok && b.outcomes[i] < 1<<15 {
-			b.outcomes[i]++
+		if ok {
+			b.tellings[i].count(again)
 		}
 		if ok && done != nil {
 			b.rows[i].back = max(b.rows[i].back, done.UnixMilli())
@@ -235,6 +242,16 @@ func (b *books) readMoves(ctx context.Context, tx pgx.Tx) error {
 		return nil
 	})
 	return err
+}
+
+func (t *telling) count(again bool) {
+	n := &t.first
+	if again {
+		n = &t.again
+	}
+	if *n < 1<<15 {
+		*n++
+	}
 }
 
 // readRestocks reads when units were added.

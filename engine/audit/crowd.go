@@ -20,7 +20,7 @@ type crowd struct {
 	told                       map[string]*told
 	byKey                      map[[2]uint64]*told
 	mismatches                 []mismatch
-	lies, forks                findings // wrong whatever PostgreSQL says: of law 8, of law 12
+	turns, lies, forks         findings // wrong whatever PostgreSQL says: of law 5, 8, 12
 	demand                     map[want]int64
 	last                       map[uint64]plea // by buyer: his last request, if it gave him no order
 	soldOuts                   map[moment]plea // the first of those told "sold out" at a moment
@@ -167,7 +167,9 @@ func (c *crowd) says(t *told, l *logLine, line int) {
 		return
 	}
 	if t.state != 0 && t.state != state {
-		c.lies.add("line %d: order %s: told %s, before that %s", line, t.order, state, t.state)
+		for _, f := range []*findings{&c.turns, &c.lies} {
+			f.add("line %d: order %s: told %s, before that %s", line, t.order, state, t.state)
+		}
 	}
 	t.state = state
 }

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"cmp"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
@@ -98,14 +99,23 @@ type end struct {
 	finished int64
 }
 
-// law5 checks that ends are told once and never left. seen is what samples saw.
-func law5(b *books, seen map[engine.OrderID]end) Law {
+// law5 checks that ends are told once and never left. seen is what samples saw, c what
+// buyers heard, or nil.
+func law5(b *books, seen map[engine.OrderID]end, c *crowd) Law {
 	var f findings
-	ended := 0
+	ended, heard := 0, ""
+	if c != nil {
+		f = c.turns
+		heard = fmt.Sprintf("; %d ends told to buyers, one each", c.heardEnds(b, &f))
+	}
 	for i := range b.rows {
 		r := &b.rows[i]
 		checkEnd(r, &f)
-		told := b.outcomes[i] > 0
+		tell := b.tellings[i]
+		told := tell.first+tell.again > 0
+		if tell.first > 1 {
+			f.add("order %s, %s now, was ended %d times", r.id, r.state, tell.first)
+		}
 		switch {
 		case r.state.Terminal() && !told && !b.pruned:
 			f.add("order %s is %s, but no release row tells it", r.id, r.state)
@@ -122,7 +132,22 @@ func law5(b *books, seen map[engine.OrderID]end) Law {
 			f.add("order %s was there at a sample and is gone", id)
 		}
 	}
-	return f.law(5, "%d of %d orders ended; %d seen at samples are as they were", ended, len(b.rows), len(seen))
+	return f.law(5, "%d of %d orders ended; %d seen at samples are as they were%s", ended, len(b.rows), len(seen), heard)
+}
+
+// heardEnds counts the orders whose end buyers were told, and checks that it is the one
+// they have.
+func (c *crowd) heardEnds(b *books, f *findings) (n int) {
+	for id, t := range c.told {
+		if t.state == 0 {
+			continue
+		}
+		n++
+		if i, ok := b.index[engine.OrderID(id)]; ok && b.rows[i].state != t.state {
+			f.add("order %s: its buyer was told that it is %s, it is %s", id, t.state, b.rows[i].state)
+		}
+	}
+	return n
 }
 
 // checkEnd checks that what an order says of its end fits its state.
