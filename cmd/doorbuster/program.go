@@ -26,6 +26,7 @@ import (
 // its own, so that buyers asking for their orders never stand in the workers' way,
 // nor either of them before a heartbeat.
 const (
+	doorConns     = 2 // for what Redis cannot say of sales that are over
 	workerConns   = 12
 	statusConns   = 6
 	recoveryConns = 6
@@ -124,9 +125,9 @@ func (p *program) add(name string, run func(context.Context) error) {
 	p.parts = append(p.parts, part{name, run})
 }
 
-// orders opens a role's own pool.
+// orders opens a role's own pool. A door starts without PostgreSQL, too.
 func (p *program) orders(ctx context.Context, role string, conns int32) (*orders.Store, *pgxpool.Pool, error) {
-	pool, err := postgres.Open(ctx, p.cfg.Backends.Postgres, postgres.Options{MaxConns: conns, Name: "doorbuster " + role})
+	pool, err := postgres.Open(ctx, p.cfg.Backends.Postgres, postgres.Options{MaxConns: conns, Name: "doorbuster " + role, Lazy: role == roleDoor})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 
+	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/door"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/engine/queue"
@@ -15,7 +17,7 @@ import (
 	"github.com/doorbuster/doorbuster/payment/provider"
 )
 
-func (p *program) wireDoor(context.Context) error {
+func (p *program) wireDoor(ctx context.Context) error {
 	tickets, err := p.cfg.Globals.ticketKeys()
 	if err != nil {
 		return err
@@ -28,11 +30,15 @@ func (p *program) wireDoor(context.Context) error {
 	if err != nil {
 		return err
 	}
+	store, _, err := p.orders(ctx, roleDoor, doorConns)
+	if err != nil {
+		return err
+	}
 	d, err := door.New(door.Config{
 		Stock: p.stock, Publisher: p.pub, Tickets: tickets, OrderKeys: orderKeys,
 		Logger: p.log, Registerer: p.reg,
-		CheckDurable: p.stock.CheckDurable,
-		GroupOfOne:   p.cmd.GroupOfOne, GateMax: p.cmd.GateMax,
+		CheckDurable: p.stock.CheckDurable, Archive: archive{store},
+		GroupOfOne: p.cmd.GroupOfOne, GateMax: p.cmd.GateMax,
 		BuyerRate: p.cmd.BuyerRate, BuyerBurst: p.cmd.BuyerBurst,
 	})
 	if err != nil {
@@ -41,6 +47,26 @@ func (p *program) wireDoor(context.Context) error {
 	p.routes = append(p.routes, d.Handle)
 	p.add(roleDoor, d.Run)
 	return nil
+}
+
+// archive is a door's way to PostgreSQL.
+type archive struct{ store *orders.Store }
+
+func (a archive) Sale(ctx context.Context, id engine.SaleID) (engine.Sale, bool, error) {
+	sale, _, err := a.store.Sale(ctx, id)
+	if errors.Is(err, orders.ErrNoSale) {
+		return engine.Sale{}, false, nil
+	}
+	return sale, err == nil, err
+}
+
+func (a archive) Orders(ctx context.Context, ids []engine.OrderID) ([]door.Ended, error) {
+	views, err := a.store.Orders(ctx, ids)
+	known := make([]door.Ended, len(views))
+	for i := range views {
+		known[i] = door.Ended{Order: views[i].Order, State: views[i].State}
+	}
+	return known, err
 }
 
 func (p *program) wireStatus(ctx context.Context) error {

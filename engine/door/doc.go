@@ -25,6 +25,12 @@
 // door's own monotonic clock counts. Another epoch, a lower number and a fenced
 // call end the lease. What the memory refuses by is never older than 150 ms.
 //
+// # What Redis cannot say
+//
+// A settled sale whose Redis restarted or came back empty is brought back by nobody:
+// its repeats are answered from PostgreSQL (past.go), a few questions at a time. A
+// sale that sells is never looked up there.
+//
 // # Invariants
 //
 //   - A 202 is said only after a confirm, and only while the lease holds.
@@ -42,6 +48,6 @@
 // in flight finish (each is bounded by its time-outs) and returns. Shut the HTTP
 // server down first.
 //
-// It imports engine, engine/ticket, engine/queue and stock; not PostgreSQL, not
-// RabbitMQ, not Redis.
+// It imports engine, engine/ticket, engine/queue and stock; not PostgreSQL (see
+// Archive), not RabbitMQ, not Redis.
 package door

@@ -46,6 +46,9 @@ type Config struct {
 	// (stock.ErrNotDurable); nothing of it is sold then. nil: nobody looks.
 	CheckDurable func(ctx context.Context, sale engine.SaleID) error
 
+	// Archive answers for settled sales that Redis no longer serves. nil: nobody does.
+	Archive Archive
+
 	GroupMax   int           // most baskets of one script call; default and at most engine.MaxGroup
 	Calls      int           // script calls of a sale in flight; default 1: a slot runs one at a time
 	InFlight   int           // groups of a sale between script and confirm; default 4
@@ -73,6 +76,7 @@ type Door struct {
 	steps   *Clock    // of Steps, in its place; nil: the real one
 
 	sales    *table
+	past     *past
 	recall   recall
 	buckets  *buckets
 	lookers  *meter // first reads of a sale for those who show no ticket
@@ -112,7 +116,7 @@ func New(cfg Config) (*Door, error) {
 // too often.
 func newDoor(cfg Config) *Door {
 	d := &Door{
-		cfg: cfg, log: cfg.Logger, zero: time.Now(), sales: newTable(), life: newLife(),
+		cfg: cfg, log: cfg.Logger, zero: time.Now(), sales: newTable(), past: newPast(cfg.Archive), life: newLife(),
 		lookers:  newMeter(lookRate, lookBurst),
 		requests: sync.Pool{New: newRequest}, groups: sync.Pool{New: newGroup},
 	}

@@ -29,6 +29,7 @@ type group struct {
 	body     []byte
 	called   bool // the script was called and came back, or never will
 	unsafe   bool // what it took may be lost with its server: nobody hears 202
+	gone     bool // Redis serves the sale no more, and nothing can happen in it
 }
 
 func newGroup() any { return new(group) }
@@ -36,7 +37,7 @@ func newGroup() any { return new(group) }
 // do answers every member.
 func (g *group) do(s *sale) {
 	d := s.door
-	g.called, g.unsafe = false, false
+	g.called, g.unsafe, g.gone = false, false, false
 	defer g.end(s)
 	began, first, size := d.clock(), g.members[0].began, int64(len(g.members))
 	d.metrics.groupSize.Observe(float64(size))
@@ -48,6 +49,9 @@ func (g *group) do(s *sale) {
 	g.called = true
 	s.called()
 	if fault != unanswered {
+		if g.gone {
+			g.answerPast(s)
+		}
 		g.answerAll(s, fault)
 		s.gate.learn(size, decided-first, decided)
 		return
@@ -112,6 +116,9 @@ func (g *group) reserve(s *sale) answer {
 			continue
 		case errors.Is(err, stock.ErrFenced), errors.Is(err, stock.ErrNoSale):
 			d.metrics.fenced.Inc()
+			if g.gone = g.view.Retired; g.gone {
+				return frozen // unless PostgreSQL knows better
+			}
 			s.lease.fence(d.clock())
 			d.log.Warn("a sale is fenced", "sale", s.id, "epoch", g.view.Epoch, "error", err)
 			return frozen

@@ -25,7 +25,7 @@ type metrics struct {
 	groupSize                     prometheus.Histogram
 
 	watchFailures, scriptFailures, publishFailures, markFailures, unsafe prometheus.Counter
-	stale, fenced                                                        prometheus.Counter
+	archiveFailures, stale, fenced                                       prometheus.Counter
 }
 
 // stageBuckets are seconds, from a call on the same machine to the time-outs.
@@ -61,8 +61,8 @@ func newMetrics(d *Door, reg prometheus.Registerer) (*metrics, error) {
 		confirm: stages.WithLabelValues("confirm"), accept: accept, groupSize: size,
 		watchFailures: failures.WithLabelValues("watch"), scriptFailures: failures.WithLabelValues("script"),
 		publishFailures: failures.WithLabelValues("publish"), markFailures: failures.WithLabelValues("mark"),
-		unsafe: failures.WithLabelValues("sync"),
-		stale:  ends.WithLabelValues("stale"), fenced: ends.WithLabelValues("fenced"),
+		unsafe: failures.WithLabelValues("sync"), archiveFailures: failures.WithLabelValues("archive"),
+		stale: ends.WithLabelValues("stale"), fenced: ends.WithLabelValues("fenced"),
 	}
 	for route := range m.answers {
 		for a := range m.answers[route] {

@@ -38,6 +38,10 @@ type Options struct {
 	// Analytical leaves the planner alone. The sale path instead fixes it: see
 	// salePath.
 	Analytical bool
+
+	// Lazy makes no connection before one is needed: for who works without PostgreSQL
+	// nearly always.
+	Lazy bool
 }
 
 // salePath are the settings of sessions that run the transactions of a sale.
@@ -64,7 +68,7 @@ var keepAlive = map[string]string{
 }
 
 // Open returns a pool on the database at url. The first connection is made
-// before it returns; a server with synchronous_commit=off is refused with
+// before it returns, unless Options.Lazy; a server with synchronous_commit=off is refused with
 // ErrAsyncCommit, at the start and on every later connection.
 func Open(ctx context.Context, url string, opt Options) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
@@ -95,6 +99,9 @@ func Open(ctx context.Context, url string, opt Options) (*pgxpool.Pool, error) {
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	if opt.Lazy {
+		return pool, nil
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()

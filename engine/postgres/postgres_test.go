@@ -78,6 +78,14 @@ func TestOpenTellsWhatIsWrong(t *testing.T) {
 		if _, err := postgres.Open(t.Context(), url, postgres.Options{}); err == nil {
 			t.Errorf("%s: no error", url)
 		}
+		lazy, err := postgres.Open(t.Context(), url, postgres.Options{Lazy: true})
+		if err != nil {
+			continue // no URL at all
+		}
+		if err := lazy.Ping(t.Context()); err == nil {
+			t.Errorf("%s: no error from a lazy pool", url)
+		}
+		lazy.Close()
 	}
 }
 
