@@ -28,8 +28,9 @@
 // # What Redis cannot say
 //
 // A settled sale whose Redis restarted or came back empty is brought back by nobody:
-// its repeats are answered from PostgreSQL (past.go), a few questions at a time. A
-// sale that sells is never looked up there.
+// its repeats are answered from PostgreSQL (past.go), a few questions at a time. So is
+// whoever has a ticket for a sale that its slot does not know: only PostgreSQL can say
+// that there is none. A sale that sells is never looked up there.
 //
 // # Invariants
 //

@@ -44,6 +44,9 @@ func (d *Door) admit(r *request, h *head, id, body []byte) answer {
 	}
 	now := d.clock()
 	s, v, a := d.use(id, now, true)
+	if a == noSale {
+		return d.lost(r, h, body)
+	}
 	if a != unanswered {
 		return a
 	}

@@ -140,6 +140,62 @@ func (g *group) answerPast(s *sale) {
 	}
 }
 
+// lost is what a request hears for whose sale we signed a ticket and which its slot does
+// not know. PostgreSQL says what that means: there never was such a sale; it is being
+// brought to Redis, or back; or it is settled, and Redis came back empty since.
+func (d *Door) lost(r *request, h *head, body []byte) answer {
+	id := engine.SaleID(r.claims.Sale)
+	if id.Validate() != nil {
+		return noSale
+	}
+	f := d.find(id)
+	switch {
+	case f.err != nil:
+		return frozen
+	case f.none:
+		return noSale
+	case f.sale.State != engine.SaleSettled:
+		return frozen
+	case !isKey(h.key):
+		return badKey
+	}
+	if a := r.wish.parse(body); a != unanswered {
+		return a
+	}
+	key, err := engine.NewOrderKey(d.cfg.OrderKeys[f.sale.KeyNumber], f.sale.KeyNumber, id)
+	if err != nil {
+		d.log.Error("orders of a settled sale cannot be named", "sale", id, "error", err)
+		return frozen
+	}
+	r.name(&view{key: key}, h.key)
+	now := d.clock()
+	if !h.replay && !d.recall.has(r.id[:], now) {
+		return saleClosed // as from the memory of a sale that is there
+	}
+	if !d.buckets.take(r.claims.Buyer, now) {
+		return throttled
+	}
+	return d.lostOrder(r)
+}
+
+// lostOrder asks how one order of a settled sale ended.
+func (d *Door) lostOrder(r *request) answer {
+	var known []Ended
+	ids := []engine.OrderID{engine.OrderID(r.id[:])}
+	if d.ask(func(ctx context.Context) (err error) { known, err = d.past.archive.Orders(ctx, ids); return err }) != nil {
+		return frozen
+	}
+	if len(known) == 0 {
+		return r.ended(nil, 0)
+	}
+	lines := make([]engine.Line, r.wish.n)
+	for i := range lines {
+		l := &r.wish.lines[i]
+		lines[i] = engine.Line{SKU: engine.SKU(l.sku), Quantity: l.quantity}
+	}
+	return r.ended(&known[0], engine.BodyHash(lines, r.wish.amount, string(r.wish.currency)))
+}
+
 // ended is what a request at a settled sale hears; o is nil if it has no order there.
 func (r *request) ended(o *Ended, body uint64) answer {
 	switch {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/door"
+	"github.com/doorbuster/doorbuster/engine/ticket"
 	"github.com/doorbuster/doorbuster/stock"
 )
 
@@ -138,6 +139,89 @@ func TestSettledSaleAfterRedisRestarted(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Redis came back empty after a sale was settled, and the door is a new one: it knows
+// nothing of the sale, and hears all of it from PostgreSQL.
+func TestSettledSaleThatRedisLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeArchive{}
+		first, ann, _ := over(t, f)
+		b := setup(t, func(c *door.Config, _ *engine.Sale) { c.Archive, c.BuyerRate, c.BuyerBurst = f, 1, 3 })
+		b.stock.hook(&b.stock.watch, func(int) error { return stock.ErrNoSale })
+		first.stop()
+		f.sales[testSale] = engine.Sale{State: engine.SaleSettled, KeyNumber: 1}
+		again := b.buy("ann", "k", replay)
+		b.want(again, 200, "")
+		if again.order() != ann.order() || again.body["status"] != "confirmed" || again.body["hold"] != ann.body["hold"] {
+			t.Errorf("%s, first %s", again.raw, ann.raw)
+		}
+		b.want(b.do(ask{ticket: b.ticket("ann"), key: "k", body: twoMugs, headers: []string{replay}}), 422, "idempotency-mismatch")
+		b.want(b.buy("ann", "another", replay), 409, "closed")
+		b.want(b.buy("ann", "k", replay), 429, "throttled")
+		b.want(b.buy("bob", "k"), 409, "closed")
+		b.want(b.do(ask{ticket: b.ticket("bob"), key: "k", body: "{}", headers: []string{replay}}), 422, "invalid")
+		b.want(b.do(ask{ticket: b.ticket("bob"), body: oneMug, headers: []string{replay}}), 422, "invalid")
+		f.down.Store(true)
+		b.want(b.buy("bob", "k", replay), 503, "sale-frozen")
+
+		f.down.Store(false)
+		time.Sleep(2 * time.Second)
+		f.sales[testSale] = engine.Sale{State: engine.SaleSettled, KeyNumber: 7}
+		b.want(b.buy("ann", "k", replay), 503, "sale-frozen") // of a key that this door has not
+	})
+}
+
+// Somebody has a ticket for a sale that never was. He hears so, PostgreSQL is asked for
+// it once a second, two such questions at once, and while it is away nobody says so. When
+// the sale comes it is there within a second.
+func TestTicketOfASaleThatNeverWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeArchive{sales: map[engine.SaleID]engine.Sale{"coming": {State: engine.SaleScheduled}}}
+		b := setup(t, func(c *door.Config, _ *engine.Sale) { c.Archive = f })
+		at := func(sale engine.SaleID, buyer string) reply {
+			return b.do(ask{
+				path: "/v1/sales/" + string(sale) + "/orders", key: "k", body: oneMug,
+				ticket: b.ticket(buyer, func(t *ticket.Ticket) { t.Sale = sale }),
+			})
+		}
+		b.want(b.buy("ann", "k"), 202, "")
+		f.down.Store(true)
+		b.want(at("never", "ann"), 503, "sale-frozen")
+		f.down.Store(false)
+		time.Sleep(1100 * time.Millisecond)
+
+		f.asked.Store(0)
+		for range 20 { // 2 s
+			for _, r := range all(50, func(i int) reply { return at("never", fmt.Sprint("buyer", i)) }) {
+				b.want(r, 404, "not-found")
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := f.asked.Load(); n > 3 {
+			t.Errorf("PostgreSQL was asked %d times in 2 s", n)
+		}
+		b.want(at("coming", "ann"), 503, "sale-frozen")
+		for _, r := range all(60, func(i int) reply { return at(engine.SaleID(fmt.Sprint("never", i)), "ann") }) {
+			b.want(r, 404, "not-found")
+		}
+		if n := f.most.Load(); n > 2 {
+			t.Errorf("%d questions at once", n)
+		}
+		f.silent.Store(true)
+		began := time.Now()
+		for _, r := range all(60, func(i int) reply { return at(engine.SaleID(fmt.Sprint("silent", i)), "ann") }) {
+			b.want(r, 503, "sale-frozen")
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("they waited %v for a silent PostgreSQL", took)
+		}
+
+		b.sale.ID = "never"
+		b.build(1)
+		time.Sleep(time.Second)
+		b.want(at("never", "ann"), 202, "")
+	})
 }
 
 // A thousand repeats at once ask PostgreSQL by groups, two questions at a time; when it

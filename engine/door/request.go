@@ -39,7 +39,7 @@ func newRequest() any { return &request{done: make(chan struct{}, 1)} }
 // reset forgets what belongs to the caller.
 func (r *request) reset() {
 	r.named, r.expired, r.wish.currency = false, false, nil
-	if r.sale != nil { // it was in a group
+	if r.sale != nil || r.at != 0 { // it was in a group, or is in PostgreSQL
 		r.sale, r.names, r.answer, r.verdict, r.at = nil, "", unanswered, stock.Verdict{}, 0
 	}
 }

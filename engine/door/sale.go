@@ -96,9 +96,9 @@ func (t *table) drop(s *sale, cond func() bool) bool {
 
 // use finds the sale, or begins to watch it: the first request of a sale waits
 // for the first read. It returns nil and why if there is nothing to work with.
-// known says that a ticket names the sale: then it exists, whatever the slot says.
-// Who only names it himself may hear that there is none, and may not make the door
-// ask Redis as often as he likes.
+// noSale says that the slot knows no such sale. known says that a ticket names it: then
+// it may be there soon, or may have been, and Redis is asked anew at the pace of a watch.
+// Who only names it himself may not make the door ask Redis as often as he likes.
 func (d *Door) use(id []byte, now int64, known bool) (*sale, *view, answer) {
 	s := d.sales.get(id)
 	if s != nil && known && s.lostFor(now) > missingPace {
@@ -124,9 +124,6 @@ func (d *Door) use(id []byte, now int64, known bool) (*sale, *view, answer) {
 		}
 	}
 	if v.missing {
-		if known {
-			return nil, nil, frozen // we signed tickets for it: the slot has lost it, or has it not yet
-		}
 		return nil, nil, noSale
 	}
 	return s, v, unanswered
