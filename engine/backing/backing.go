@@ -71,6 +71,13 @@ type Config struct {
 	// RedisMemory bounds Redis in bytes, beyond which it refuses writes; 0 means
 	// no bound.
 	RedisMemory int64
+	// Env is added to what the programs of a service see, last, so that it overrides:
+	// a library to load before all others, the names of a cluster. It is not
+	// remembered: who starts the service again says it again.
+	Env map[Name][]string
+	// Password of all servers of a new Dir, for several that must know one another;
+	// empty means a random one. An existing Dir keeps its own.
+	Password string
 	// NoInstall forbids installing packages.
 	NoInstall bool
 	// Progress is told in lines of text what is done and what is waited for; nil

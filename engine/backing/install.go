@@ -39,10 +39,17 @@ func holdServices() (release func() error, err error) {
 // restarting services of the host.
 var noQuestions = []string{"DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_SUSPEND=1", "RUNLEVEL=1"}
 
+// beside are packages that come with a service: libfaketime gives chaos a Redis
+// whose clock is wrong.
+var beside = map[Name]string{Redis: "libfaketime"}
+
 func installArgs(kinds []*kind) []string {
 	args := []string{"apt-get", "install", "-y", "--no-install-recommends"}
 	for _, k := range kinds {
 		args = append(args, packages[k.name])
+		if p := beside[k.name]; p != "" {
+			args = append(args, p)
+		}
 	}
 	return args
 }

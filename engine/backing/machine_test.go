@@ -37,7 +37,7 @@ func without(programs map[string]string, names ...string) map[string]string {
 	return out
 }
 
-const installAll = "apt-get install -y --no-install-recommends redis-server rabbitmq-server postgresql"
+const installAll = "apt-get install -y --no-install-recommends redis-server libfaketime rabbitmq-server postgresql"
 
 var (
 	own = map[backing.Name]backing.Mode{backing.Redis: backing.Own, backing.RabbitMQ: backing.Own, backing.PostgreSQL: backing.Own}

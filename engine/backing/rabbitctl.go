@@ -30,11 +30,21 @@ func (s *Services) RabbitEval(ctx context.Context, expression string) (*exec.Cmd
 	server := rabbitCommands(at)[1]
 	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(server.path), "rabbitmqctl"), "eval", expression)
 	cmd.Dir = at.dir
-	for _, v := range server.env { // the flags of the server's own virtual machine are not rabbitmqctl's
+	for _, v := range append(server.env, s.cfg.Env[RabbitMQ]...) { // the flags of the server's own virtual machine are not rabbitmqctl's
 		if !strings.HasPrefix(v, "RABBITMQ_SERVER_") && !strings.HasPrefix(v, "RABBITMQ_DIST_PORT=") {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: who.credential()}
 	return cmd, nil
+}
+
+// MapperPort is the port of our broker's Erlang port mapper, where other brokers must
+// be known that are to form a cluster with it (ERL_EPMD_PORT of Config.Env); 0 where
+// the broker is no process of ours.
+func (s *Services) MapperPort() int {
+	if r := s.snapshot().Services[RabbitMQ]; r != nil && r.Mode == Own {
+		return r.Ports[portMapper]
+	}
+	return 0
 }

@@ -45,6 +45,9 @@ func (s *Services) plan(ctx context.Context) error {
 	st, err := readState(s.cfg.Dir)
 	if errors.Is(err, ErrNotUp) {
 		st = newState("")
+		if s.cfg.Password != "" {
+			st.Password = s.cfg.Password
+		}
 		err = st.write(s.cfg.Dir)
 	}
 	if err != nil {
@@ -244,6 +247,7 @@ func (s *Services) launchAll(ctx context.Context, k *kind, r *record, at *site) 
 		return process{}, fmt.Errorf("prepare: %w", err)
 	}
 	for _, cmd := range k.commands(*at) {
+		cmd.env = append(cmd.env, s.cfg.Env[k.name]...)
 		if r.Processes[cmd.role].alive() {
 			continue
 		}

@@ -1,11 +1,9 @@
 package door_test
 
 import (
-	_ "embed"
 	"errors"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,36 +11,14 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/doorbuster/doorbuster/engine/door"
+	"github.com/doorbuster/doorbuster/loadtest/smuggling"
 )
 
-//go:embed testdata/smuggling.txt
-var smugglingText string
-
-// smuggled is one line of the corpus: what two servers can read in two ways.
-type smuggled struct {
-	name   string
-	passes bool   // bare fasthttp hands something of it to its handler
-	raw    string // with its placeholders
-}
-
-func corpus(t *testing.T) []smuggled {
+func corpus(t *testing.T) []smuggling.Line {
 	t.Helper()
-	var all []smuggled
-	names := map[string]bool{}
-	for line := range strings.Lines(smugglingText) {
-		if strings.HasPrefix(line, "#") {
-			continue
-		}
-		f := strings.SplitN(strings.TrimSuffix(line, "\n"), " | ", 3)
-		if len(f) != 3 || names[f[1]] || (f[0] != "passes" && f[0] != "stops") {
-			t.Fatalf("corpus: %q", line)
-		}
-		raw, err := strconv.Unquote(`"` + f[2] + `"`)
-		if err != nil {
-			t.Fatalf("corpus: %q: %v", line, err)
-		}
-		names[f[1]] = true
-		all = append(all, smuggled{name: f[1], passes: f[0] == "passes", raw: raw})
+	all, err := smuggling.Corpus()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return all
 }
@@ -50,10 +26,8 @@ func corpus(t *testing.T) []smuggled {
 // fill puts orders into the placeholders that a door would take.
 func (b *bench) fill(raw string) string {
 	b.Helper()
-	order := string(ask{ticket: b.ticket("hidden"), key: "hidden", body: oneMug}.bytes())
-	post := string(ask{ticket: b.ticket("seen"), key: "seen"}.bytes())
-	post, _, _ = strings.Cut(post, "Content-Length")
-	return strings.NewReplacer("{order}", order, "{len}", strconv.Itoa(len(order)), "{post}", post, "{5k}", strings.Repeat("x", 5<<10)).Replace(raw)
+	order := ask{ticket: b.ticket("hidden"), key: "hidden", body: oneMug}.bytes()
+	return smuggling.Fill(raw, string(order), string(ask{ticket: b.ticket("seen"), key: "seen"}.bytes()))
 }
 
 // taken counts the orders that the stock has accepted.
@@ -75,11 +49,11 @@ func TestSmuggling(t *testing.T) {
 		t.Fatalf("%d lines in the corpus: it does not shrink", len(all))
 	}
 	for _, c := range all {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
 			addr, _ := serve(t, b.route)
-			statuses, closed := exchange(t, addr, b.fill(c.raw))
+			statuses, closed := exchange(t, addr, b.fill(c.Raw))
 			if len(statuses) > 1 || (len(statuses) == 1 && statuses[0]/100 != 4) || !closed {
 				t.Errorf("statuses %v, closed %v; want one refusal and the end", statuses, closed)
 			}
@@ -95,7 +69,7 @@ func TestSmuggling(t *testing.T) {
 func TestSmugglingThroughBareFasthttp(t *testing.T) {
 	t.Parallel()
 	for _, c := range corpus(t) {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
 			var reached atomic.Int64
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -107,12 +81,12 @@ func TestSmugglingThroughBareFasthttp(t *testing.T) {
 			}
 			ended := make(chan error, 1)
 			go func() { ended <- server.Serve(ln) }()
-			exchange(t, ln.Addr().String(), setup(t).fill(c.raw))
+			exchange(t, ln.Addr().String(), setup(t).fill(c.Raw))
 			if err := errors.Join(server.Shutdown(), <-ended); err != nil {
 				t.Error(err)
 			}
-			if got := reached.Load() > 0; got != c.passes {
-				t.Errorf("let through: %v, written down: %v", got, c.passes)
+			if got := reached.Load() > 0; got != c.Passes {
+				t.Errorf("let through: %v, written down: %v", got, c.Passes)
 			}
 		})
 	}

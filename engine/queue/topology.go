@@ -9,10 +9,10 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// deliveryLimit is how often a message may come back before it goes to the
+// DeliveryLimit is how often a message may come back before it goes to the
 // dead-letter queue. RabbitMQ 4 has 20 by default and then drops, 3.10 has none.
 // The end of a consumer's channel counts too, so it must not be small.
-const deliveryLimit = 20
+const DeliveryLimit = 20
 
 const (
 	ingestExchange = "ingest"
@@ -82,7 +82,7 @@ func declareIngest(cfg Config, ch *amqp.Channel, queue int) error {
 	name := cfg.ingestName(queue)
 	args := amqp.Table{
 		amqp.QueueTypeArg:           amqp.QueueTypeQuorum,
-		"x-delivery-limit":          int64(deliveryLimit),
+		"x-delivery-limit":          int64(DeliveryLimit),
 		"x-dead-letter-exchange":    cfg.Prefix + deadExchange,
 		"x-dead-letter-routing-key": deadQueue,
 		"x-dead-letter-strategy":    "at-least-once",

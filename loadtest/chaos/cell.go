@@ -15,7 +15,14 @@ type Cell struct {
 	link      link   // where the proxy stands
 	lossy     bool   // Redis may lose data
 	hold      span   // between strike and heal
+	flows     bool   // only where buyers still come and are served afterwards: it needs their orders
 
+	// excuses is a law that the fault itself breaks, for as long as the engine needs to
+	// see it: heal then checks that it was seen in time. 0: none.
+	excuses int
+	// own brings servers of the cell's own before anything else, and says so in
+	// h.admin; nil: it breaks those of all runs.
+	own func(ctx context.Context, h *house) error
 	// arm makes ready what takes too long at the moment itself; nil: nothing.
 	arm func(ctx context.Context, h *house) error
 	// strike harms; heal ends the harm, and is called even if strike failed or never
@@ -47,10 +54,14 @@ func unproven(format string, args ...any) error {
 func Cells() []*Cell {
 	var all []*Cell
 	all = append(all, processCells()...)
+	all = append(all, roleClockCells()...)
 	all = append(all, linkCells()...)
 	all = append(all, redisCells()...)
+	all = append(all, redisOwnCells()...)
 	all = append(all, rabbitCells()...)
+	all = append(all, clusterCells()...)
 	all = append(all, postgresCells()...)
+	all = append(all, postgresOwnCells()...)
 	all = append(all, providerCells()...)
 	return append(all, clientCells()...)
 }

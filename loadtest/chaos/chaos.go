@@ -21,6 +21,7 @@ const Attempts = 4
 
 // Config says what to break and with what. Exe, Services, Tickets and Dir are needed.
 type Config struct {
+	Shifted  string   // the same, built by tools/shifted; empty: cells of a role's clock do not count
 	Exe      string   // the program, whose roles are started as children
 	Args     []string // before the command, as "--dir"
 	Env      []string // of the children; URLs of the run's own servers are added
@@ -40,6 +41,8 @@ type Config struct {
 	Out      func(*Result) error // hears of every run, at its end; nil: nobody
 	Progress io.Writer           // nil: silence
 	Logger   *slog.Logger
+
+	annex *annex
 }
 
 func (c *Config) fill() {
@@ -49,6 +52,7 @@ func (c *Config) fill() {
 	if c.Progress == nil {
 		c.Progress = io.Discard
 	}
+	c.annex = &annex{made: map[string]*backing.Services{}}
 }
 
 // Summary is what all runs came to.
@@ -75,13 +79,19 @@ func (s *Summary) Pass() bool { return s.Violations == 0 && s.Missing == 0 && s.
 // Run runs the plan, one pair after another. The error is for what has nothing to do
 // with the engine: servers that do not start, a configuration that is wrong, the end
 // of ctx. What was found is in the summary.
-func Run(ctx context.Context, cfg Config) (*Summary, error) {
+func Run(ctx context.Context, cfg Config) (s *Summary, err error) {
 	cfg.fill()
+	defer func() {
+		end, stop := context.WithTimeout(context.WithoutCancel(ctx), closeMost)
+		defer stop()
+		err = errors.Join(err, cfg.annex.close(end))
+	}()
 	plan, err := Plan(&cfg)
 	if err != nil {
 		return nil, fmt.Errorf("chaos: %w", err)
 	}
-	s, began := new(Summary), time.Now()
+	began := time.Now()
+	s = new(Summary)
 	for i, p := range plan {
 		if cfg.For > 0 && time.Since(began) > cfg.For {
 			s.Left = len(plan) - i

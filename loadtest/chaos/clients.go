@@ -42,6 +42,10 @@ func clientCells() (cells []*Cell) {
 		{"retry-storm", retryStorm},
 		{"slowloris", slowloris},
 		{"oversized", oversized},
+		{"smuggling", smuggle},
+		{"forged-tickets", forge},
+		{"garbage", garbage},
+		{"idle-connections", idle},
 	} {
 		cells = append(cells, &Cell{
 			Component: "clients", Fault: c.fault, kind: "clients", hold: quick,
@@ -203,8 +207,8 @@ func (s *strangers) dial(h *house) (net.Conn, error) {
 // request is an order on the wire.
 func (s *strangers) request(h *house, who int, key string, pad int) []byte {
 	body := fmt.Sprintf(`{"lines":[{"sku":%q,"quantity":1}],"total":{"amount":%d,"currency":%q}%*s}`, saleSKU, price, currency, pad, "")
-	return fmt.Appendf(nil, "POST /v1/sales/%s/orders HTTP/1.1\r\nHost: chaos\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
-		"Authorization: Ticket %s\r\nIdempotency-Key: %s\r\n\r\n%s", h.sale.ID, len(body), s.tickets[who].Token, key, body)
+	return fmt.Appendf(nil, "POST /v1/sales/%s/orders HTTP/1.1\r\nHost: chaos\r\nContent-Type: application/json\r\n"+
+		"Authorization: Ticket %s\r\nIdempotency-Key: %s\r\nContent-Length: %d\r\n\r\n%s", h.sale.ID, s.tickets[who].Token, key, len(body), body)
 }
 
 // disconnects: half of them go in the middle of a request, half without waiting for

@@ -38,8 +38,8 @@ const (
 	currency = "KRW"
 	saleLead = 2500 * time.Millisecond
 	longLead = 4 * time.Second // with time for a fault before the open
-	saleLast = 10 * time.Minute
-	declines = 30 // per mille of the payments
+	saleLast = time.Hour       // longer than a clock is wrong
+	declines = 30              // per mille of the payments
 	hangs    = 2 * time.Second
 	buildMax = 30 * time.Second // for recovery to load a new sale
 	poll     = 2 * time.Millisecond
@@ -73,21 +73,25 @@ type house struct {
 	dice   *rand.Rand
 	name   string // of database, queues and sale
 
-	admin  backing.URLs // as the servers were found
-	urls   backing.URLs // with the run's own database
-	sale   engine.Sale
-	proc   map[string]*process
-	proxy  *proxy.Proxy // in the cell's link; nil: none
-	ledger string
-	pool   *pgxpool.Pool
-	orders *orders.Store
-	rdb    *redis.Client
-	stock  *stock.Store
-	ctl    *control.Control
-	tally  *tally
-	rate   float64 // accepts a second before anything was broken; set once
-	struck atomic.Bool
-	memory map[string]any // what strike leaves for heal
+	admin   backing.URLs // as the servers were found
+	urls    backing.URLs // with the run's own database
+	where   string       // " TABLESPACE …", "" for the server's own
+	sale    engine.Sale
+	proc    map[string]*process
+	proxy   *proxy.Proxy // in the cell's link; nil: none
+	ledger  string
+	pool    *pgxpool.Pool
+	orders  *orders.Store
+	rdb     *redis.Client
+	stock   *stock.Store
+	ctl     *control.Control
+	tally   *tally
+	rate    float64 // accepts a second before anything was broken; set once
+	struck  atomic.Bool
+	memory  map[string]any                // what strike leaves for heal
+	shift   string                        // file of the shift of a role's clock
+	shifted string                        // the role
+	closers []func(context.Context) error // what close calls last
 }
 
 func (h *house) prefix() string { return h.name + "." }
@@ -100,6 +104,7 @@ func (h *house) open(ctx context.Context) error {
 		what string
 		do   func(context.Context) error
 	}{
+		{"own", h.bring},
 		{"redis", h.openRedis},
 		{"postgresql", h.openPostgres},
 		{"rabbitmq", func(ctx context.Context) error { return queue.Declare(ctx, h.queue()) }},
@@ -113,6 +118,14 @@ func (h *house) open(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// bring brings what the cell needs of its own.
+func (h *house) bring(ctx context.Context) error {
+	if h.cell.own == nil {
+		return nil
+	}
+	return h.cell.own(ctx, h)
 }
 
 // arm makes the fault ready. It may take longer than a sale takes to open, and so
@@ -151,7 +164,7 @@ func (h *house) openPostgres(ctx context.Context) error {
 	if err := template(ctx, h.admin.Database); err != nil {
 		return err
 	}
-	if err := execute(ctx, h.admin.Database, "CREATE DATABASE "+h.name+" TEMPLATE "+templateName); err != nil {
+	if err := execute(ctx, h.admin.Database, "CREATE DATABASE "+h.name+" TEMPLATE "+templateName+h.where); err != nil {
 		return err
 	}
 	u, err := url.Parse(h.admin.Database)
@@ -257,7 +270,7 @@ func (h *house) startRoles(ctx context.Context) (err error) {
 		}
 	}
 	for _, role := range []string{recovery, relay, worker, door} {
-		p := h.process(role, "serve", "--roles", role, "--no-migrate", "--metrics=", "--listen", "127.0.0.1:0", "--drain", "3s", "--json")
+		p := h.process(role, "serve", "--roles", role, "--no-migrate", "--metrics="+h.tells(role), "--listen", "127.0.0.1:0", "--drain", "3s", "--json")
 		if role == worker {
 			p.args = append(p.args, "--sandbox", h.through(link{worker, provider}, h.proc[provider].url))
 		}
@@ -277,6 +290,14 @@ func (h *house) startRoles(ctx context.Context) (err error) {
 	return err
 }
 
+// tells is where a role serves its metrics: nowhere, unless its clock is asked for.
+func (h *house) tells(role string) string {
+	if role == h.shifted {
+		return tellsClock
+	}
+	return ""
+}
+
 // process prepares a child; its servers are the run's own.
 func (h *house) process(role string, args ...string) *process {
 	env := append([]string(nil), h.cfg.Env...)
@@ -285,8 +306,12 @@ func (h *house) process(role string, args ...string) *process {
 		"AMQP_URL="+h.through(link{role, string(backing.RabbitMQ)}, h.admin.AMQP),
 		"DATABASE_URL="+h.through(link{role, string(backing.PostgreSQL)}, h.urls.Database),
 		"DOORBUSTER_QUEUE_PREFIX="+h.prefix())
+	exe := h.cfg.Exe
+	if role == h.shifted {
+		exe, env = h.cfg.Shifted, append(env, "DOORBUSTER_CLOCK_SHIFT="+h.shift)
+	}
 	p := &process{
-		name: role, exe: h.cfg.Exe, args: append(append([]string(nil), h.cfg.Args...), args...), env: env,
+		name: role, exe: exe, args: append(append([]string(nil), h.cfg.Args...), args...), env: env,
 		log: filepath.Join(h.cfg.Dir, role+".log"),
 	}
 	_ = os.Remove(p.log) // of the run before
@@ -399,6 +424,9 @@ func (h *house) close(ctx context.Context) error {
 	errs = append(errs, queue.Delete(ctx, h.queue()))
 	if h.ledger != "" {
 		errs = append(errs, os.Remove(h.ledger))
+	}
+	for _, end := range h.closers {
+		errs = append(errs, end(ctx))
 	}
 	return errors.Join(errs...)
 }

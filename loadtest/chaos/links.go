@@ -10,8 +10,8 @@ import (
 	"github.com/doorbuster/doorbuster/loadtest/proxy"
 )
 
-// links are those that carry a sale. The worker's to Redis is not among them: it is
-// used only to take orders of an older epoch again, and carries nothing else.
+// links are those that carry a sale. The worker's to Redis is not among them: it
+// carries nothing but orders of an older epoch that are taken again, see retake.go.
 var links = []link{
 	crowdLink,
 	{door, string(backing.Redis)},
@@ -27,12 +27,15 @@ var links = []link{
 	{recovery, string(backing.PostgreSQL)},
 }
 
-// toxics are what a link can suffer.
-var toxics = []struct {
+// toxic is a toxic as a fault.
+type toxic struct {
 	fault string
-	toxic proxy.Toxic
+	is    proxy.Toxic
 	delay time.Duration
-}{
+}
+
+// toxics are what a link can suffer.
+var toxics = []toxic{
 	{"50ms", proxy.Slow, 50 * time.Millisecond},
 	{"500ms", proxy.Slow, 500 * time.Millisecond},
 	{"blackhole", proxy.Blackhole, 0},
@@ -50,14 +53,14 @@ func linkCells() (cells []*Cell) {
 				Component: l.String(), Fault: t.fault, kind: "link", link: l, hold: sick,
 				strike: func(_ context.Context, h *house) (string, error) {
 					h.memory["hits"] = h.proxy.Hits()
-					h.proxy.Set(t.toxic, t.delay)
+					h.proxy.Set(t.is, t.delay)
 					return "", nil
 				},
 				heal: healLink,
 			})
 		}
 	}
-	return cells
+	return append(cells, retakeCells()...)
 }
 
 func healLink(_ context.Context, h *house) (string, error) {

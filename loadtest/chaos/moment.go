@@ -38,6 +38,7 @@ type Moment struct {
 	noDeclines bool          // every accept is final, so that what is left can be counted
 	keep       int64
 	rebuilds   bool // Redis forgets its scripts
+	flows      bool // many orders come after it
 
 	// wait returns when the mark is reached.
 	wait func(ctx context.Context, h *house) error
@@ -48,10 +49,10 @@ type Moment struct {
 // Moments are all moments.
 var Moments = []*Moment{
 	{Name: "before-open", units: allUnits, lead: longLead, wait: waitBeats, missed: notBefore},
-	{Name: "first-100ms", units: allUnits, wait: waitAccepts(firstMark), missed: notFirst},
-	{Name: "half-stock", units: allUnits, wait: waitAccepts(allUnits / 2), missed: notAt(allUnits/2, allUnits*3/4)},
+	{Name: "first-100ms", flows: true, units: allUnits, wait: waitAccepts(firstMark), missed: notFirst},
+	{Name: "half-stock", flows: true, units: allUnits, wait: waitAccepts(allUnits / 2), missed: notAt(allUnits/2, allUnits*3/4)},
 	{Name: "last-5-units", units: allUnits, noDeclines: true, keep: lastKept, wait: waitAccepts(allUnits - lastUnits), missed: notAt(allUnits-lastUnits, allUnits-1)},
-	{Name: "restock-wave", units: fewUnits, wait: waitWave, missed: notAt(fewUnits, fewUnits+restockedBy-waveMark)},
+	{Name: "restock-wave", flows: true, units: fewUnits, wait: waitWave, missed: notAt(fewUnits, fewUnits+restockedBy-waveMark)},
 	{Name: "during-rebuild", units: allUnits, rebuilds: true, wait: waitRebuild, missed: func(*house, time.Time) string { return "" }},
 }
 

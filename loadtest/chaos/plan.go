@@ -77,7 +77,7 @@ func matching(cells, moments string) (pool []Pair, err error) {
 			if err != nil {
 				return nil, err
 			}
-			if fits && when {
+			if fits && when && (m.flows || !c.flows) {
 				pool = append(pool, Pair{c, m})
 			}
 		}

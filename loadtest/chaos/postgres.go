@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -22,6 +23,7 @@ func postgresCells() []*Cell {
 	const p = string(backing.PostgreSQL)
 	cells := []*Cell{
 		{Component: p, Fault: "backends-terminated", hold: quick, strike: terminate, heal: nothing},
+		{Component: p, Fault: "backend-killed", hold: quick, strike: killBackend, heal: nothing},
 		{Component: p, Fault: "read-only", hold: full, strike: readOnly, heal: readWrite},
 		{Component: p, Fault: "lock-storm", hold: full, strike: lockAll, heal: unlockAll},
 		{Component: p, Fault: "pool-exhausted", hold: full, arm: armPool, strike: takePool, heal: freePool},
@@ -45,6 +47,29 @@ func terminate(ctx context.Context, h *house) (string, error) {
 		err = unproven("no session was there")
 	}
 	return fmt.Sprintf("%d sessions terminated", n), err
+}
+
+// killBackend kills the process of one session (SIGKILL). The server cannot know what
+// it did to shared memory: it ends all sessions and recovers from its log.
+func killBackend(ctx context.Context, h *house) (string, error) {
+	pid := 0
+	err := queryOne(ctx, h.admin.Database, &pid, `SELECT pid FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'
+		ORDER BY state = 'active' DESC, state_change DESC LIMIT 1`, h.name)
+	if err != nil {
+		return "", err
+	}
+	if h.cfg.Services.PID(backing.PostgreSQL) == 0 {
+		return "", errors.New("this cell kills a process of a PostgreSQL that is ours")
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return "", err
+	}
+	gone, stop := context.WithTimeout(ctx, stateWait)
+	defer stop()
+	if err := until(gone, func() bool { s := processState(pid); return s == 0 || s == 'Z' }); err != nil {
+		return "", unproven("session process %d is in state %c", pid, processState(pid))
+	}
+	return fmt.Sprintf("session process %d killed", pid), nil
 }
 
 // readOnly makes every session refuse writes, as a standby does: new sessions by the

@@ -32,10 +32,11 @@ type process struct {
 	env  []string
 	log  string
 
-	cmd   *exec.Cmd
-	ended chan error // holds how it ended
-	url   string     // where it serves, "" if nowhere
-	meant bool       // we ended it
+	cmd     *exec.Cmd
+	ended   chan error // holds how it ended
+	url     string     // where it serves, "" if nowhere
+	metrics string     // and its metrics
+	meant   bool       // we ended it
 }
 
 // start runs it and waits until it says that it serves. The log is appended to.
@@ -78,11 +79,11 @@ func (p *process) await(ctx context.Context, said io.Reader) error {
 	defer timeout.Stop()
 	select {
 	case b := <-line:
-		var at struct{ URL string }
+		var at struct{ URL, Metrics string }
 		if err := json.Unmarshal(b, &at); err != nil {
 			return fmt.Errorf("%s did not start: see %s", p.name, p.log)
 		}
-		p.url = at.URL
+		p.url, p.metrics = at.URL, at.Metrics
 		return nil
 	case <-timeout.C:
 		return fmt.Errorf("%s was not ready within %s: see %s", p.name, processReady, p.log)

@@ -35,6 +35,7 @@ func rabbitCells() []*Cell {
 		{Component: r, Fault: "connections-closed", hold: quick, arm: armEval(evalClose), strike: tellEval, heal: heardEval("{closed,", "")},
 		{Component: r, Fault: "memory-alarm", hold: full, arm: armEval(evalMemory), strike: tellEval, heal: heardEval("", evalHealed)},
 		{Component: r, Fault: "disk-alarm", hold: full, arm: armEval(evalDisk), strike: tellEval, heal: heardEval("", evalHealed)},
+		{Component: r, Fault: "delivery-limit", hold: full, flows: true, arm: ready, strike: bounce, heal: redrive},
 		{Component: r, Fault: "queue-deleted", hold: quick, strike: deleteQueue, heal: nothing},
 	}
 	for _, c := range cells {
@@ -45,6 +46,7 @@ func rabbitCells() []*Cell {
 
 // evaluation is an expression that waits in the broker.
 type evaluation struct {
+	on   *backing.Services
 	go_  string // the file it waits for
 	out  bytes.Buffer
 	done chan error
@@ -52,33 +54,36 @@ type evaluation struct {
 }
 
 func armEval(expression string) func(context.Context, *house) error {
-	return func(ctx context.Context, h *house) error {
-		// The broker's account must be able to see the file: its own directory holds it.
-		file := filepath.Join(h.cfg.Services.Dir(backing.RabbitMQ), h.name+".go")
-		own, end := context.WithCancel(context.WithoutCancel(ctx))
-		cmd, err := h.cfg.Services.RabbitEval(own, fmt.Sprintf(whenTold, file)+expression)
-		if err != nil {
-			end()
-			return err
-		}
-		e := &evaluation{go_: file, done: make(chan error, 1), end: end}
-		cmd.Stdout, cmd.Stderr = &e.out, &e.out
-		if err := cmd.Start(); err != nil {
-			end()
-			return err
-		}
-		go func() { e.done <- cmd.Wait() }()
-		h.memory["eval"] = e
-		timeout := time.NewTimer(evalReady)
-		defer timeout.Stop()
-		select { // it says nothing when it waits
-		case err := <-e.done:
-			return fmt.Errorf("rabbitmqctl eval ended early: %w: %s", err, e.out.String())
-		case <-timeout.C:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	return func(ctx context.Context, h *house) error { return h.armEvalOn(ctx, h.cfg.Services, expression) }
+}
+
+// armEvalOn makes ready what the broker of s will evaluate.
+func (h *house) armEvalOn(ctx context.Context, s *backing.Services, expression string) error {
+	// The broker's account must be able to see the file: its own directory holds it.
+	file := filepath.Join(s.Dir(backing.RabbitMQ), h.name+".go")
+	own, end := context.WithCancel(context.WithoutCancel(ctx))
+	cmd, err := s.RabbitEval(own, fmt.Sprintf(whenTold, file)+expression)
+	if err != nil {
+		end()
+		return err
+	}
+	e := &evaluation{on: s, go_: file, done: make(chan error, 1), end: end}
+	cmd.Stdout, cmd.Stderr = &e.out, &e.out
+	if err := cmd.Start(); err != nil {
+		end()
+		return err
+	}
+	go func() { e.done <- cmd.Wait() }()
+	h.memory["eval"] = e
+	timeout := time.NewTimer(evalReady)
+	defer timeout.Stop()
+	select { // it says nothing when it waits
+	case err := <-e.done:
+		return fmt.Errorf("rabbitmqctl eval ended early: %w: %s", err, e.out.String())
+	case <-timeout.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -107,7 +112,7 @@ func heardEval(proof, heal string) deed {
 		}
 		said := strings.Join(strings.Fields(e.out.String()), " ")
 		if err == nil && heal != "" {
-			cmd, cerr := h.cfg.Services.RabbitEval(ctx, heal)
+			cmd, cerr := e.on.RabbitEval(ctx, heal)
 			if cerr != nil {
 				return "", cerr
 			}

@@ -29,6 +29,8 @@ func redisCells() []*Cell {
 		{Component: r, Fault: "aof-2s", hold: quick, strike: killServer(backing.Redis), heal: startCut(2 * time.Second)},
 		{Component: r, Fault: "maxmemory", hold: full, strike: fillMemory, heal: freeMemory},
 		{Component: r, Fault: "rewrite", hold: full, strike: rewrite, heal: rewritten},
+		{Component: r, Fault: "rewrite-killed", hold: away, strike: killRewriting, heal: startServer(backing.Redis)},
+		{Component: r, Fault: "flushall", hold: quick, strike: flushAll, heal: nothing},
 		{Component: r, Fault: "connections-closed", hold: quick, strike: closeClients, heal: nothing},
 	}
 	for _, c := range cells {
@@ -186,6 +188,38 @@ func rewritten(ctx context.Context, h *house) (string, error) {
 		err = unproven("no rewrite was begun")
 	}
 	return fmt.Sprintf("rewrites %d → %d", before, after), err
+}
+
+// killRewriting kills Redis in the middle of a rewrite of its log, which is made to
+// take a second for every key.
+func killRewriting(ctx context.Context, h *house) (string, error) {
+	if err := h.rdb.ConfigSet(ctx, "rdb-key-save-delay", "1000000").Err(); err != nil { // microseconds
+		return "", err
+	}
+	if err := h.rdb.BgRewriteAOF(ctx).Err(); err != nil {
+		return "", err
+	}
+	under, err := h.info(ctx, "aof_rewrite_in_progress")
+	if err == nil && under == 0 {
+		err = unproven("no rewrite was under way")
+	}
+	if err != nil {
+		return "", err
+	}
+	proof, err := killServer(backing.Redis)(ctx, h)
+	return proof + " while it rewrote its log", err
+}
+
+// flushAll deletes everything but the scripts, which stay: nothing says NOSCRIPT.
+func flushAll(ctx context.Context, h *house) (string, error) {
+	n, err := h.rdb.DBSize(ctx).Result()
+	if err != nil {
+		return "", err
+	}
+	if n == 0 {
+		return "", unproven("there were no keys")
+	}
+	return fmt.Sprintf("%d keys deleted", n), h.rdb.FlushAll(ctx).Err()
 }
 
 // info reads a number of INFO.

@@ -58,6 +58,7 @@ type Result struct {
 	Convergence int64         `json:"convergence_ms"` // from heal, or the last arrival if that was later, to rest; -1: never
 	Seconds     float64       `json:"seconds"`
 	Violations  []string      `json:"violations"`
+	Excused     []string      `json:"excused,omitempty"` // laws that the fault itself breaks
 }
 
 // Name is the line by which people find it.
@@ -249,13 +250,13 @@ func (h *house) judge(ctx context.Context, r *Result, n *nemesis, logPath string
 	if err != nil {
 		return err
 	}
-	r.laws(&report)
+	r.laws(&report, h.cell.excuses)
 	h.ends(r)
 	return h.history(r, logPath)
 }
 
 // laws writes down what the audit says.
-func (r *Result) laws(a *audit.Report) {
+func (r *Result) laws(a *audit.Report, excused int) {
 	r.Acked, r.Confirmed, r.Cancelled = a.Accepted, a.Confirmed, a.CancelReasons
 	r.Units, r.Oversold, r.Stuck = a.Units, a.Oversold, a.Stuck
 	for _, f := range []struct {
@@ -267,9 +268,15 @@ func (r *Result) laws(a *audit.Report) {
 		}
 	}
 	for i := range a.Laws {
-		if l := &a.Laws[i]; l.Holds == audit.Broken || l.Holds == audit.Unchecked && !l.Excused {
-			r.Violations = append(r.Violations, fmt.Sprintf("law %d %s: %s", l.Number, l.Holds, l.Detail))
+		l := &a.Laws[i]
+		if l.Holds != audit.Broken && (l.Holds != audit.Unchecked || l.Excused) {
+			continue
 		}
+		to := &r.Violations
+		if l.Number == excused && l.Holds == audit.Broken {
+			to = &r.Excused
+		}
+		*to = append(*to, fmt.Sprintf("law %d %s: %s", l.Number, l.Holds, l.Detail))
 	}
 }
 

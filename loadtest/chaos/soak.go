@@ -168,7 +168,7 @@ func (h *house) torment(ctx, work context.Context, r *Result) (n *nemesis) {
 	n = new(nemesis)
 	var pool []*Cell
 	for _, c := range Cells() {
-		if c.arm == nil && (c.link == (link{}) || c.link == h.cell.link) && c.hold.most <= soakHold {
+		if c.arm == nil && c.own == nil && (c.link == (link{}) || c.link == h.cell.link) && c.hold.most <= soakHold {
 			pool = append(pool, c)
 		}
 	}

@@ -28,11 +28,11 @@ const (
 // Proxy stands in a link: it passes bytes between those who dial it and target,
 // and harms them as told. Safe for use by many goroutines.
 type Proxy struct {
-	ln     net.Listener
-	target string
-	hits   atomic.Int64 // connections and reads that the toxic met
+	ln   net.Listener
+	hits atomic.Int64 // connections and reads that the toxic met
 
 	mu    sync.Mutex
+	aims  []string // host:port
 	now   Toxic
 	delay time.Duration
 	turn  chan struct{} // closed when the toxic changes
@@ -56,7 +56,7 @@ func New(target string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{ln: ln, target: target, turn: make(chan struct{}), pairs: map[*pair]struct{}{}}
+	p := &Proxy{ln: ln, aims: []string{target}, turn: make(chan struct{}), pairs: map[*pair]struct{}{}}
 	p.all.Go(p.accept)
 	return p, nil
 }
@@ -99,6 +99,33 @@ func (p *Proxy) Set(t Toxic, delay time.Duration) {
 			p.hits.Add(1)
 		}
 	}
+}
+
+// Aim makes new connections go to the first of targets that takes them, as a load
+// balancer does. With cut, those that are there are reset.
+func (p *Proxy) Aim(cut bool, targets ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.aims = targets
+	for c := range p.pairs {
+		if cut {
+			abort(c)
+		}
+	}
+}
+
+// dial connects to the first target that takes it.
+func (p *Proxy) dial() (server net.Conn, err error) {
+	p.mu.Lock()
+	aims := p.aims
+	p.mu.Unlock()
+	err = net.ErrClosed
+	for _, at := range aims {
+		if server, err = net.Dial("tcp", at); err == nil { //nolint:noctx // on the loopback it answers at once
+			return server, nil
+		}
+	}
+	return nil, err
 }
 
 // abort resets both sides: RST instead of FIN.
@@ -145,7 +172,7 @@ func (p *Proxy) open(client net.Conn) {
 		p.hits.Add(1)
 		<-turn
 	}
-	server, err := net.Dial("tcp", p.target) //nolint:noctx // on the loopback it answers at once
+	server, err := p.dial()
 	if err != nil {
 		abort(&pair{client: client, server: client})
 		return

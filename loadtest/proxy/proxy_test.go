@@ -99,3 +99,37 @@ func TestProxy(t *testing.T) {
 		t.Error("a half open connection came back to life")
 	}
 }
+
+// TestProxyAims: it goes to the first that answers, and elsewhere when told so.
+func TestProxyAims(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := ln.Addr().String()
+	_ = ln.Close()
+	p, err := proxy.New(dead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	if c, err := net.Dial("tcp", p.Addr()); err == nil {
+		if _, err := said(t, c, enough); err == nil {
+			t.Error("an answer from where nobody listens")
+		}
+		_ = c.Close()
+	}
+	p.Aim(false, dead, echo(t))
+	old := dialed(t, p)
+	if _, err := said(t, old, enough); err != nil {
+		t.Errorf("the second target: %v", err)
+	}
+	p.Aim(true, echo(t))
+	if _, err := said(t, old, enough); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("the old connection: %v, want it reset", err)
+	}
+	if _, err := said(t, dialed(t, p), enough); err != nil {
+		t.Errorf("a new connection: %v", err)
+	}
+}
