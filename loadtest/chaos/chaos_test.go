@@ -93,7 +93,7 @@ func TestRecordAppends(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "PROOF.md")
 	s := &chaos.Summary{Runs: 1, Invalid: 1, Results: []chaos.Result{
 		{Cell: "door/kill", Moment: "half-stock", Valid: true, Acked: 7},
-		{Cell: "relay/kill", Moment: "half-stock", Why: "too late|\nby far", Violations: []string{"law 2 broken"}},
+		{Cell: "relay/kill", Moment: "half-stock", Why: "too late|\nby far", Violations: []string{"law 2 broken"}, Excused: []string{"law 14 broken"}},
 	}}
 	for range 2 {
 		if err := chaos.Record(page, chaos.Session{Began: time.Now(), Command: "bin/doorbuster chaos --seed 1", Commit: "abc", Summary: s}); err != nil {
@@ -104,7 +104,7 @@ func TestRecordAppends(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| door/kill | half-stock | yes | 7 |", `no: too late\| by far`, "**law 2 broken**", "`bin/doorbuster chaos --seed 1`", "commit abc"} {
+	for _, want := range []string{"| door/kill | half-stock | yes | 7 |", `no: too late\| by far`, "**law 2 broken**; the fault itself: law 14 broken |", "`bin/doorbuster chaos --seed 1`", "commit abc"} {
 		if n := strings.Count(string(b), want); n != 2 {
 			t.Errorf("%q is there %d times, want 2:\n%s", want, n, b)
 		}

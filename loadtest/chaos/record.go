@@ -56,6 +56,9 @@ func (s *Session) text() string {
 		if len(r.Violations) > 0 {
 			broken = "**" + cell(strings.Join(r.Violations, "; ")) + "**"
 		}
+		if len(r.Excused) > 0 {
+			broken += "; the fault itself: " + cell(strings.Join(r.Excused, "; "))
+		}
 		ended := int64(0)
 		for _, n := range r.Cancelled {
 			ended += n
