@@ -228,7 +228,7 @@ func (in *ingester) write(sale engine.SaleID, arrivals []orders.Arrival) (wr wri
 func (in *ingester) once(sale engine.SaleID, arrivals []orders.Arrival) (rep orders.IngestReport, err error) {
 	done := in.w.m.stage("ingest")
 	defer func() { done(err) }()
-	ctx, cancel := context.WithTimeout(in.work, stepTimeout)
+	ctx, cancel := in.w.within(in.work, stepTimeout)
 	defer cancel()
 	slot := in.slot()
 	defer in.w.giveWay.take(ctx)()
@@ -284,7 +284,7 @@ func (in *ingester) unread(sale engine.SaleID, b *engine.BadLine) orders.Rejecte
 		return r
 	}
 	none := engine.Hold{}
-	ctx, cancel := context.WithTimeout(in.work, recordTimeout)
+	ctx, cancel := in.w.within(in.work, recordTimeout)
 	defer cancel()
 	rec, found, err := in.w.cfg.Stock.Record(ctx, sale, r.Order)
 	in.failed(err)

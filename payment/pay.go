@@ -236,7 +236,7 @@ func ids(batch []orders.Payable) []engine.OrderID {
 // settle writes known ends, trying as long as the lease may last: after that
 // somebody else has the orders, finds the same answers at the provider and does it.
 func (w *Worker) settle(ctx context.Context, known []attempt) error {
-	ctx, cancel := context.WithTimeout(ctx, payLease)
+	ctx, cancel := w.within(ctx, payLease)
 	defer cancel()
 	p := w.pace("settle")
 	for {

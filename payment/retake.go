@@ -1,7 +1,6 @@
 package payment
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -90,7 +89,7 @@ func (in *ingester) retakeGroup(sale engine.SaleID, group []engine.Order) (left 
 // takeAgain is one try to take a group of stale orders in the epoch that Redis
 // serves now.
 func (in *ingester) takeAgain(sale engine.SaleID, group []engine.Order) ([]orders.Arrival, int64, error) {
-	ctx, cancel := context.WithTimeout(in.work, takeTimeout)
+	ctx, cancel := in.w.within(in.work, takeTimeout)
 	defer cancel()
 	watch, err := in.w.cfg.Stock.Watch(ctx, sale, in.epochs[sale])
 	if err != nil {

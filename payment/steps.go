@@ -13,6 +13,8 @@ type Clock struct {
 	Sleep func(ctx context.Context, d time.Duration) bool
 	// Jitter makes d up to a half shorter.
 	Jitter func(d time.Duration) time.Duration
+	// Within ends by that time, as context.WithTimeout does by the real one.
+	Within func(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
 }
 
 // Steps is the worker without its goroutines and without the real clock: whoever
@@ -91,4 +93,11 @@ func (w *Worker) jitter(d time.Duration) time.Duration {
 		return w.steps.Jitter(d)
 	}
 	return jitter(d)
+}
+
+func (w *Worker) within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if w.steps != nil {
+		return w.steps.Within(ctx, d)
+	}
+	return context.WithTimeout(ctx, d)
 }

@@ -53,6 +53,17 @@ func (m *Model) Count(sale engine.SaleID, epoch int64, buyer engine.BuyerID) Cou
 	return Counter{}
 }
 
+// EachItem looks at the items of the epoch in use, in no order. It must not change them.
+func (m *Model) EachItem(sale engine.SaleID, look func(it *Item)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.sales[sale]; s != nil && s.epochs[s.inUse] != nil {
+		for _, it := range s.epochs[s.inUse].items {
+			look(it)
+		}
+	}
+}
+
 // Counts is what an epoch's keys count of every buyer. The caller must not change it.
 func (m *Model) Counts(sale engine.SaleID, epoch int64) map[engine.BuyerID]Counter {
 	m.mu.Lock()

@@ -34,7 +34,7 @@ func (s *sale) lookDurable(ctx context.Context, w *stock.Watch) {
 	if !w.Safety.Durable || d.cfg.CheckDurable == nil || (s.durable.looked != 0 && now-s.durable.looked < durablePace) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, durableTimeout)
+	ctx, cancel := d.within(ctx, durableTimeout)
 	defer cancel()
 	err := d.cfg.CheckDurable(ctx, s.id)
 	switch {

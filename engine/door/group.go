@@ -96,7 +96,7 @@ func (g *group) reserve(s *sale) answer {
 		}
 		g.encode()
 		failpoint.Hit("door/before-reserve")
-		ctx, cancel := context.WithTimeout(context.Background(), scriptTimeout)
+		ctx, cancel := d.within(context.Background(), scriptTimeout)
 		err := d.cfg.Stock.Reserve(ctx, s.id, g.view.Grip, g.baskets, &g.decision)
 		cancel()
 		switch {
@@ -223,7 +223,7 @@ func (g *group) publish(s *sale) answer {
 	d := s.door
 	g.envelope.Sale = s.id
 	g.body = engine.AppendEnvelope(g.body[:0], &g.envelope)
-	ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
+	ctx, cancel := d.within(context.Background(), publishTimeout)
 	err := d.cfg.Publisher.Publish(ctx, s.id, g.body)
 	cancel()
 	if err != nil {

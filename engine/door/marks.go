@@ -80,7 +80,7 @@ func (s *sale) startMarks() {
 func (s *sale) runMarks() {
 	for ended := false; !ended; ended = s.marks.end() {
 		epoch, entries := s.marks.take()
-		ctx, cancel := context.WithTimeout(context.Background(), markTimeout)
+		ctx, cancel := s.door.within(context.Background(), markTimeout)
 		failpoint.Hit("door/before-mark")
 		err := s.door.cfg.Stock.Mark(ctx, s.id, epoch, entries)
 		cancel()

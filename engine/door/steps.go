@@ -16,6 +16,15 @@ type Clock struct {
 	Now func() int64
 	// Sleep lets others go on for a while.
 	Sleep func(d time.Duration)
+	// Within ends by the clock that is stepped, as context.WithTimeout does by the real one.
+	Within func(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
+}
+
+func (d *Door) within(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
+	if d.steps != nil {
+		return d.steps.Within(ctx, most)
+	}
+	return context.WithTimeout(ctx, most)
 }
 
 // lockPoll is how often who is stepped tries again for a lock.
@@ -96,7 +105,7 @@ func (p *Steps) Group(asks []Ask) []Said {
 	all := make([]*request, len(asks))
 	g := newGroup().(*group)
 	for i := range asks {
-		r := newRequest().(*request)
+		r := p.d.requests.Get().(*request)
 		if r.answer = p.admit(r, &asks[i]); r.answer == unanswered {
 			all[i] = r
 			g.members = append(g.members, r)

@@ -83,7 +83,7 @@ func (s *sale) tick(ctx context.Context) {
 		epoch = old.Epoch
 	}
 	sent := d.clock()
-	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
+	ctx, cancel := d.within(ctx, watchTimeout)
 	w, err := d.cfg.Stock.Watch(ctx, s.id, epoch)
 	cancel()
 	got := d.clock()
@@ -105,7 +105,9 @@ func (s *sale) tick(ctx context.Context) {
 	}
 	s.lookDurable(d.ctx, &w)
 	v := newView(w, key, sent, got)
-	v.page = appendPage(make([]byte, 0, pageSize(len(w.Items))), s.id, v, false)
+	if d.steps == nil { // else nobody asks for it
+		v.page = appendPage(make([]byte, 0, pageSize(len(w.Items))), s.id, v, false)
+	}
 	s.view.Store(v)
 	if s.lease.read(&v.Watch, sent) {
 		select {

@@ -207,11 +207,15 @@ func (m *Model) Claim(_ context.Context, opt ClaimOptions) ([]Payable, error) {
 		return nil, err
 	}
 	var out []Payable
-	for _, v := range m.sorted() {
-		due := v.State == engine.Paying || (v.State == engine.Reserved && s.Payment != engine.PayCheckout)
-		if v.Sale != opt.Sale || !due || v.Due.After(m.Now()) || len(out) == cmp.Or(opt.Limit, engine.MaxGroup) {
-			continue
+	var due []*View
+	for _, v := range m.orders {
+		open := v.State == engine.Paying || (v.State == engine.Reserved && s.Payment != engine.PayCheckout)
+		if v.Sale == opt.Sale && open && !v.Due.After(m.Now()) {
+			due = append(due, v)
 		}
+	}
+	slices.SortFunc(due, byOrderID)
+	for _, v := range due[:min(len(due), cmp.Or(opt.Limit, engine.MaxGroup))] {
 		p := m.payable(v)
 		p.Again, p.CancelWished, p.Attempt = v.State == engine.Paying, v.CancelWished, max(v.Attempt, 1)
 		v.State, v.Attempt, v.Due = engine.Paying, p.Attempt, m.Now().Add(cmp.Or(opt.Lease, DefaultLease))
@@ -221,8 +225,10 @@ func (m *Model) Claim(_ context.Context, opt ClaimOptions) ([]Payable, error) {
 }
 
 func (m *Model) sorted() []*View {
-	return slices.SortedFunc(maps.Values(m.orders), func(a, b *View) int { return strings.Compare(string(a.Order.Order), string(b.Order.Order)) })
+	return slices.SortedFunc(maps.Values(m.orders), byOrderID)
 }
+
+func byOrderID(a, b *View) int { return strings.Compare(string(a.Order.Order), string(b.Order.Order)) }
 
 func (m *Model) payable(v *View) Payable {
 	return Payable{

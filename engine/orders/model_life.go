@@ -69,6 +69,17 @@ func (m *Model) Wanted() (ids []engine.SaleID) {
 	return ids
 }
 
+// State is the state of a sale; "" if there is none.
+func (m *Model) State(id engine.SaleID) engine.SaleState {
+	if s := m.sales[id]; s != nil {
+		return s.State
+	}
+	return ""
+}
+
+// Wake makes a settled sale closed, as Store.Parked does.
+func (m *Model) Wake(id engine.SaleID) { m.wake(id) }
+
 // Backlog is Store.Backlog.
 func (m *Model) Backlog(_ context.Context, id engine.SaleID) (n int64, err error) {
 	for _, row := range m.moves {

@@ -43,7 +43,7 @@ func (a *applier) runOnce(ctx context.Context) (ApplyCounts, error) {
 	if !v.sound() {
 		return ApplyCounts{}, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := a.k.r.within(ctx, callTime)
 	defer cancel()
 	moves, err := a.k.orders.PendingMoves(ctx, a.k.sale, movesAtOnce)
 	if err != nil {

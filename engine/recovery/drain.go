@@ -25,12 +25,12 @@ const (
 // drained.
 func (b *rebuilder) drain(ctx context.Context) {
 	k := b.k
-	relayed, cancel := context.WithTimeout(ctx, drainMost)
+	relayed, cancel := b.k.r.within(ctx, drainMost)
 	if err := k.r.cfg.Drainer.Drain(relayed, k.sale); err != nil {
 		k.log.Info("rebuild goes on with a full outbox", "err", err)
 	}
 	cancel()
-	ctx, cancel = context.WithTimeout(ctx, drainMost)
+	ctx, cancel = b.k.r.within(ctx, drainMost)
 	defer cancel()
 	until := k.r.now().Add(drainMost) // ctx goes by the real clock, the steps by another
 	q := queue.IngestQueue(k.sale)

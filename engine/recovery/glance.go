@@ -53,7 +53,7 @@ func (p *prober) glance(ctx context.Context) (view, bool, error) {
 	if now := k.r.now(); !v.sound() || !now.Before(p.askAt) || now.Sub(t.at.asked) > toldMost || !t.says(&v) {
 		return v, false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := p.k.r.within(ctx, callTime)
 	defer cancel()
 	n := notes{fence: v.fence, formerly: p.formerly}
 	watched, err := p.look(ctx, &n)

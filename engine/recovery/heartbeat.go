@@ -56,7 +56,7 @@ func (k *keeper) beat(ctx context.Context, w word) bool {
 	if left <= 0 || k.view().fence.Epoch != w.epoch {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, left)
+	ctx, cancel := k.r.within(ctx, left)
 	defer cancel()
 	err := k.r.cfg.Pulse.Beat(ctx, k.sale, w.epoch)
 	// It counts from when it returned, and also when it failed: the number may

@@ -153,7 +153,7 @@ func (p *prober) prove(ctx context.Context, v *view) (refused bool, err error) {
 	if this == p.proved {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := p.k.r.within(ctx, callTime)
 	defer cancel()
 	err = p.k.r.cfg.Stock.SetLag(ctx, p.k.sale, v.watch.Grip, v.watch.Lag)
 	if errors.Is(err, stock.ErrFenced) {
@@ -168,7 +168,7 @@ func (p *prober) prove(ctx context.Context, v *view) (refused bool, err error) {
 
 // probe asks PostgreSQL, then Redis.
 func (p *prober) probe(ctx context.Context) (notes, view, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := p.k.r.within(ctx, callTime)
 	defer cancel()
 	k := p.k
 	var v view
@@ -224,7 +224,7 @@ func (p *prober) look(ctx context.Context, n *notes) (interval, error) {
 // errands are the jobs that need a fresh probe of a sound sale. One that fails
 // does not keep the others from their turn.
 func (p *prober) errands(ctx context.Context, v *view) error {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := p.k.r.within(ctx, callTime)
 	defer cancel()
 	_, err1 := p.clock.runOnce(ctx, v)
 	var err2 error

@@ -66,7 +66,7 @@ type Recovery struct {
 	keepers map[engine.SaleID]*keeper
 	told    atomic.Bool // of PostgreSQL being away
 
-	sleeps func(ctx context.Context, d time.Duration) bool // of Steps; nil: the real clock
+	steps *StepsClock // of Steps; nil: the real one
 }
 
 // New returns a Recovery that does nothing until Run.
@@ -141,7 +141,7 @@ type Counts struct {
 // does or does not do is nothing to the others.
 func (r *Recovery) runOnce(ctx context.Context) (Counts, error) {
 	asked := r.now()
-	read, cancel := context.WithTimeout(ctx, beatBudget)
+	read, cancel := r.within(ctx, beatBudget)
 	defer cancel()
 	led, err := r.cfg.Lead.Round(read)
 	if err != nil {

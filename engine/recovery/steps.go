@@ -15,15 +15,21 @@ const lockPoll = 5 * time.Millisecond
 // steps it (a simulator) calls each job when he likes, in the order he likes, also
 // one while another waits inside of a service. The jobs are the very ones that
 // Run's goroutines call. Every call returns when its work is done; a job that must
-// wait does so by the sleep that NewSteps was given.
+// wait does so by the clock that NewSteps was given.
 type Steps struct{ r *Recovery }
 
-// NewSteps returns the role, for stepping. cfg.Now is the clock that sleep goes by.
-// sleep waits for d, or returns false if ctx has ended. Not safe for use by two
-// goroutines at once.
-func NewSteps(cfg Config, sleep func(ctx context.Context, d time.Duration) bool) *Steps {
+// StepsClock is what Steps goes by in place of the real clock. Config.Now is its time.
+type StepsClock struct {
+	// Sleep waits for d, or returns false if ctx has ended.
+	Sleep func(ctx context.Context, d time.Duration) bool
+	// Within ends by that time, as context.WithTimeout does by the real one.
+	Within func(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
+}
+
+// NewSteps returns the role, for stepping. Not safe for use by two goroutines at once.
+func NewSteps(cfg Config, clock StepsClock) *Steps {
 	r := New(cfg)
-	r.sleeps = sleep
+	r.steps = &clock
 	return &Steps{r}
 }
 
@@ -102,14 +108,21 @@ func (j *Jobs) Sweep() (SweepCounts, error) {
 }
 
 // stepping tells whether there are Steps.
-func (r *Recovery) stepping() bool { return r.sleeps != nil }
+func (r *Recovery) stepping() bool { return r.steps != nil }
 
 // sleep waits for d, or returns false when ctx ended.
 func (r *Recovery) sleep(ctx context.Context, d time.Duration) bool {
 	if r.stepping() {
-		return r.sleeps(ctx, d)
+		return r.steps.Sleep(ctx, d)
 	}
 	return sleep(ctx, d, nil)
+}
+
+func (r *Recovery) within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if r.stepping() {
+		return r.steps.Within(ctx, d)
+	}
+	return context.WithTimeout(ctx, d)
 }
 
 // lock locks mu. One goroutine that steps several jobs must not wait for itself.
@@ -119,7 +132,7 @@ func (r *Recovery) lock(mu *sync.Mutex) {
 		return
 	}
 	for !mu.TryLock() {
-		r.sleeps(context.Background(), lockPoll)
+		r.steps.Sleep(context.Background(), lockPoll)
 	}
 }
 
@@ -134,7 +147,7 @@ func (r *Recovery) await(ctx context.Context, n *turn) error {
 	t.grant()
 	t.mu.Unlock()
 	for !taken(n.go_) {
-		if !r.sleeps(ctx, lockPoll) {
+		if !r.steps.Sleep(ctx, lockPoll) {
 			return ctx.Err()
 		}
 		if n.patient && r.now().Sub(began) >= yieldMost {
@@ -150,7 +163,7 @@ func (r *Recovery) await(ctx context.Context, n *turn) error {
 // closed waits until c is closed, or returns false when ctx ended.
 func (r *Recovery) closed(ctx context.Context, c <-chan struct{}) bool {
 	for r.stepping() && !taken(c) {
-		if !r.sleeps(ctx, lockPoll) {
+		if !r.steps.Sleep(ctx, lockPoll) {
 			return false
 		}
 	}

@@ -145,7 +145,7 @@ func (s *sweeper) notKnown(recs []engine.Record, sum *SweepCounts) []engine.Orde
 // ask returns those PostgreSQL does not know, and remembers those it knows: it
 // never forgets an order.
 func (s *sweeper) ask(ctx context.Context, held []engine.Order) ([]engine.Order, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := s.k.r.within(ctx, callTime)
 	defer cancel()
 	holds := make([]orders.HoldOf, len(held))
 	for i := range held {
@@ -201,7 +201,7 @@ func (s *sweeper) due(v *view, unknown []engine.Order) []engine.Order {
 
 // publish sends orders again as one envelope.
 func (s *sweeper) publish(ctx context.Context, lost []engine.Order, sum *SweepCounts) error {
-	ctx, cancel := context.WithTimeout(ctx, confirmMax)
+	ctx, cancel := s.k.r.within(ctx, confirmMax)
 	defer cancel()
 	body := engine.AppendEnvelope(nil, &engine.Envelope{Sale: s.k.sale, Orders: lost})
 	if err := s.k.r.cfg.Publisher.Publish(ctx, s.k.sale, body); err != nil {

@@ -273,15 +273,40 @@ func (w *world) die() {
 
 // sleep is what the house waits by.
 func (w *world) sleep(ctx context.Context, d time.Duration) bool {
-	if gone(ctx) != nil {
+	if ctx.Err() != nil {
 		return false
 	}
 	w.cur.wait(max(d, 0))
-	return gone(ctx) == nil
+	return ctx.Err() == nil
 }
 
-// gone returns ctx's error if somebody ended it. Deadlines go by the real clock, and
-// do not count.
+// deadline is a context that ends by the time of the story.
+type deadline struct {
+	context.Context
+	w     *world
+	until int64
+	over  bool // its caller has ended it
+}
+
+func (d *deadline) Err() error {
+	switch err := d.Context.Err(); {
+	case err != nil:
+		return err
+	case d.over:
+		return context.Canceled
+	case d.w.now >= d.until:
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+func (w *world) within(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
+	d := &deadline{Context: ctx, w: w, until: w.now + int64(most)}
+	return d, func() { d.over = true }
+}
+
+// gone returns ctx's error if somebody ended it. A deadline does not cut off a call: how
+// long that takes is the nemesis' to say.
 func gone(ctx context.Context) error {
 	if err := ctx.Err(); errors.Is(err, context.Canceled) {
 		return err

@@ -120,7 +120,7 @@ func (c conn) owe(t ledger.Task, due time.Duration) ledger.Task {
 // OweVoid is ledger.Store.OweVoid.
 func (c conn) OweVoid(ctx context.Context, book ledger.Book, charges []ledger.Charge, due time.Duration) error {
 	charges = slices.Clone(charges)
-	return c.tx(ctx, "owe void", func() error {
+	return c.put(ctx, "owe void", func() error {
 		c.owe(ledger.Task{Kind: ledger.Void, Book: book, Charges: charges}, due)
 		return nil
 	})
@@ -129,7 +129,7 @@ func (c conn) OweVoid(ctx context.Context, book ledger.Book, charges []ledger.Ch
 // Due is ledger.Store.Due.
 func (c conn) Due(ctx context.Context, most int, lease time.Duration) ([]ledger.Task, error) {
 	var out []ledger.Task
-	err := c.tx(ctx, "due tasks", func() error {
+	err := c.put(ctx, "due tasks", func() error {
 		for _, t := range c.tasks {
 			if !t.due.After(c.time()) && len(out) < most {
 				t.due = c.time().Add(lease)
@@ -144,7 +144,7 @@ func (c conn) Due(ctx context.Context, most int, lease time.Duration) ([]ledger.
 
 // Finish is ledger.Store.Finish.
 func (c conn) Finish(ctx context.Context, results []ledger.Result) (captured int, err error) {
-	err = c.tx(ctx, "finish tasks", func() error {
+	err = c.put(ctx, "finish tasks", func() error {
 		for _, r := range results {
 			c.tasks = slices.DeleteFunc(c.tasks, func(t *task) bool { return t.ID == r.Task.ID })
 			if r.Task.Kind == ledger.Capture {

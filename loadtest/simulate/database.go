@@ -20,6 +20,7 @@ type database struct {
 	service
 	m      *orders.Model
 	skew   time.Duration        // of its clock
+	latest int64                // that its clock ever showed before it jumped
 	until  map[string]time.Time // of leaders
 	parked []*parked
 	serial int64
@@ -63,15 +64,23 @@ type conn struct {
 // Under returns the same under that lead.
 func (c conn) Under(lead orders.Lead) recovery.Orders { return conn{c.database, lead} }
 
-// tx is a transaction that changes something. It is refused to who no longer leads.
+// tx is a transaction that changes orders or what a sale has. It is refused to who no
+// longer leads.
 func (c conn) tx(ctx context.Context, op string, do func() error) error {
+	return c.put(ctx, op, func() error {
+		err := do()
+		c.w.laws.books()
+		return err
+	})
+}
+
+// put is a transaction that changes something else.
+func (c conn) put(ctx context.Context, op string, do func() error) error {
 	return c.call(ctx, op, writes, func() error {
 		if c.under.Number != 0 && c.w.shop(c.under.Sale).lead.Number != c.under.Number {
 			return orders.ErrDeposed
 		}
-		err := do()
-		c.w.laws.books()
-		return err
+		return do()
 	})
 }
 
@@ -148,7 +157,7 @@ func (c conn) Reject(ctx context.Context, sale engine.SaleID, r orders.Rejected)
 func (c conn) Claim(ctx context.Context, opt orders.ClaimOptions) ([]orders.Payable, error) {
 	var out []orders.Payable
 	first := c.w.rng.IntN(len(c.w.shops))
-	err := c.tx(ctx, "claim", func() (err error) { // a batch is of one sale
+	err := c.put(ctx, "claim", func() (err error) { // a batch is of one sale
 		for i := range c.w.shops {
 			opt.Sale = c.w.shops[(first+i)%len(c.w.shops)].id
 			if out, err = c.m.Claim(ctx, opt); err != nil || len(out) > 0 {
@@ -169,7 +178,7 @@ func (c conn) Settle(ctx context.Context, sale engine.SaleID, payments []orders.
 }
 
 func (c conn) Defer(ctx context.Context, sale engine.SaleID, ids []engine.OrderID, next time.Duration) error {
-	return c.tx(ctx, "defer", func() error { return c.m.Defer(ctx, sale, ids, next) })
+	return c.put(ctx, "defer", func() error { return c.m.Defer(ctx, sale, ids, next) })
 }
 
 func (c conn) Expire(ctx context.Context, most int) (n int, err error) {
@@ -178,7 +187,7 @@ func (c conn) Expire(ctx context.Context, most int) (n int, err error) {
 }
 
 func (c conn) MarkMarker(ctx context.Context, nonce string) error {
-	return c.tx(ctx, "marker", func() error { return c.m.MarkMarker(ctx, nonce) })
+	return c.put(ctx, "marker", func() error { return c.m.MarkMarker(ctx, nonce) })
 }
 
 func (c conn) SeenMarker(ctx context.Context, nonce string) (seen bool, err error) {
@@ -189,7 +198,7 @@ func (c conn) SeenMarker(ctx context.Context, nonce string) (seen bool, err erro
 // Park is orders.Store.Park.
 func (c conn) Park(ctx context.Context, sale engine.SaleID, stale []engine.Order) error {
 	body := engine.AppendEnvelope(nil, &engine.Envelope{Sale: sale, Orders: stale})
-	return c.tx(ctx, "park", func() error {
+	return c.put(ctx, "park", func() error {
 		c.serial++
 		p := &parked{Parked: orders.Parked{ID: c.serial, Sale: sale, Body: body}, due: c.time()}
 		c.database.parked = append(c.database.parked, p)
@@ -201,7 +210,7 @@ func (c conn) Park(ctx context.Context, sale engine.SaleID, stale []engine.Order
 func (c conn) Parked(ctx context.Context, lease time.Duration, except []engine.SaleID) (orders.Parked, bool, error) {
 	var got orders.Parked
 	found := false
-	err := c.tx(ctx, "parked", func() error {
+	err := c.put(ctx, "parked", func() error {
 		for _, p := range c.database.parked {
 			f, err := c.m.Fence(ctx, p.Sale)
 			if err != nil {
@@ -209,6 +218,7 @@ func (c conn) Parked(ctx context.Context, lease time.Duration, except []engine.S
 			}
 			if !f.Frozen && !found && !p.due.After(c.time()) && !slices.Contains(except, p.Sale) {
 				got, found, p.due = p.Parked, true, c.time().Add(lease)
+				c.m.Wake(p.Sale)
 			}
 		}
 		return nil
@@ -218,7 +228,7 @@ func (c conn) Parked(ctx context.Context, lease time.Duration, except []engine.S
 
 // Unpark is orders.Store.Unpark.
 func (c conn) Unpark(ctx context.Context, id int64) error {
-	return c.tx(ctx, "unpark", func() error {
+	return c.put(ctx, "unpark", func() error {
 		c.database.parked = slices.DeleteFunc(c.database.parked, func(p *parked) bool { return p.ID == id })
 		return nil
 	})
@@ -303,7 +313,7 @@ func (c conn) Unknown(ctx context.Context, sale engine.SaleID, holds []orders.Ho
 }
 
 func (c conn) Freeze(ctx context.Context, sale engine.SaleID, epoch int64) (ok bool, err error) {
-	err = c.tx(ctx, "freeze", func() (err error) { ok, err = c.m.Freeze(ctx, sale, epoch); return err })
+	err = c.put(ctx, "freeze", func() (err error) { ok, err = c.m.Freeze(ctx, sale, epoch); return err })
 	return ok && err == nil, err
 }
 
@@ -313,17 +323,17 @@ func (c conn) Cut(ctx context.Context, sale engine.SaleID, epoch int64) (img ord
 }
 
 func (c conn) Unfreeze(ctx context.Context, sale engine.SaleID, epoch int64) (ok bool, err error) {
-	err = c.tx(ctx, "unfreeze", func() (err error) { ok, err = c.m.Unfreeze(ctx, sale, epoch); return err })
+	err = c.put(ctx, "unfreeze", func() (err error) { ok, err = c.m.Unfreeze(ctx, sale, epoch); return err })
 	return ok && err == nil, err
 }
 
 func (c conn) Incarnation(ctx context.Context, server string) (n int64, err error) {
-	err = c.tx(ctx, "incarnation", func() (err error) { n, err = c.m.Incarnation(ctx, server); return err })
+	err = c.put(ctx, "incarnation", func() (err error) { n, err = c.m.Incarnation(ctx, server); return err })
 	return n, err
 }
 
 func (c conn) RaiseIncarnation(ctx context.Context, server string, from int64) (n int64, err error) {
-	err = c.tx(ctx, "raise incarnation", func() (err error) { n, err = c.m.RaiseIncarnation(ctx, server, from); return err })
+	err = c.put(ctx, "raise incarnation", func() (err error) { n, err = c.m.RaiseIncarnation(ctx, server, from); return err })
 	return n, err
 }
 

@@ -71,7 +71,7 @@ func newDoorway(p *process, s *shop) *doorway {
 	w := p.w
 	steps, err := door.NewSteps(door.Config{
 		Stock: w.redis, Publisher: w.broker, OrderKeys: map[int][]byte{1: orderKey}, Registerer: registry{}, CheckDurable: w.redis.CheckDurable,
-	}, s.id, door.Clock{Now: func() int64 { return w.now + 1 }, Sleep: func(d time.Duration) { w.cur.wait(d) }}, w.stage.door)
+	}, s.id, door.Clock{Now: func() int64 { return w.now + 1 }, Sleep: func(d time.Duration) { w.cur.wait(d) }, Within: w.within}, w.stage.door)
 	if err != nil {
 		panic(err)
 	}
@@ -119,7 +119,7 @@ func (w *world) worker(p *process) {
 	c := conn{database: w.db}
 	steps, err := payment.NewSteps(payment.Config{
 		Orders: c, Stock: w.redis, Ledger: c, Providers: map[string]provider.Provider{"bank": w.bank}, Registerer: registry{},
-	}, payment.Clock{Now: w.time, Sleep: w.sleep, Jitter: w.jitter}, w.stage.worker)
+	}, payment.Clock{Now: w.time, Sleep: w.sleep, Jitter: w.jitter, Within: w.within}, w.stage.worker)
 	if err != nil {
 		panic(err)
 	}
@@ -196,7 +196,7 @@ func (w *world) recovery(p *process) {
 	steps := recovery.NewSteps(recovery.Config{
 		Stock: w.redis, Pulse: w.redis, Orders: c, Lead: leader{w.db, fmt.Sprint(p.name, ".", w.db.serial)},
 		Publisher: w.broker, Drainer: w.relaying(), Registerer: registry{}, Now: w.time, SettleAfter: settleAfter,
-	}, w.sleep)
+	}, recovery.StepsClock{Sleep: w.sleep, Within: w.within})
 	jobs, pulses := make([]*recovery.Jobs, len(w.shops)), make([]*actor, len(w.shops))
 	var round *actor
 	round = w.spawn(p, p.name+"/round", func(a *actor) {

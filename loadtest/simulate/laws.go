@@ -39,15 +39,11 @@ func (l *laws) breaks(format string, args ...any) {
 
 // stock is law 1, after every write to Redis: units are conserved and none is negative.
 func (l *laws) stock(s *shop) {
-	watch, err := l.w.redis.m.Watch(l.w.ctx, s.id, 0)
-	if err != nil {
-		return
-	}
-	for _, it := range watch.Items {
+	l.w.redis.m.EachItem(s.id, func(it *stock.Item) {
 		if min(it.Available, it.Held, it.Sold) < 0 || it.Available+it.Held+it.Sold != it.Units {
 			l.breaks("law 1: item %s has %d available, %d held, %d sold of %d", it.SKU, it.Available, it.Held, it.Sold, it.Units)
 		}
-	}
+	})
 }
 
 // books is laws 2, 3 and 5, after every transaction: no more is claimed or confirmed than
@@ -69,6 +65,7 @@ func (l *laws) books() {
 		}
 	})
 	for _, s := range l.w.shops {
+		l.early(s)
 		for i, sku := range s.skus {
 			claimed, units := l.w.db.m.Claimed(s.id, sku)
 			if claimed > units || claimed < 0 {
@@ -198,12 +195,24 @@ func (l *laws) unrestOf(s *shop) string {
 		return fmt.Sprintf("epoch %d frozen %v in PostgreSQL, %d frozen %v in Redis (%v, %v)", f.Epoch, f.Frozen, watch.Epoch, watch.Frozen, err, err2)
 	case at.Abs() > maxApart && watch.State == engine.SaleOpen && watch.Now < watch.Closes:
 		return fmt.Sprintf("law 14: the clock of Redis is %s before that of PostgreSQL, and %s is %s", at, s.id, watch.State)
+	case said(f.State) != said(watch.State) && !watch.Retired:
+		return fmt.Sprintf("%s is %s in PostgreSQL and %s in Redis", s.id, f.State, watch.State)
 	case f.State == engine.SaleSettled && !watch.Retired:
 		return fmt.Sprintf("%s is settled, and its slot does not say so", s.id)
 	case f.State == engine.SaleClosed && w.plan.settles:
 		return fmt.Sprintf("%s is closed, and not settled", s.id)
 	}
 	return l.unrestOfStock(s, &watch)
+}
+
+// said is what a buyer hears of a sale in a state, within its window: Redis does not know
+// the others.
+func said(state engine.SaleState) engine.SaleState {
+	switch state {
+	case engine.SalePaused, engine.SaleClosed:
+		return state
+	}
+	return engine.SaleOpen
 }
 
 // forgotten tells whether Redis lost something of a sale that was settled: nobody looks

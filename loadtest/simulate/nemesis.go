@@ -82,6 +82,7 @@ func (w *world) jump(skew *time.Duration, most time.Duration, what string) {
 	if w.rng.IntN(2) == 0 {
 		most = 900 * time.Millisecond
 	}
+	w.db.latest = max(w.db.latest, w.db.time().UnixNano())
 	*skew = w.between(-most, most)
 	w.jumped = true
 	w.count(what)

@@ -98,7 +98,7 @@ func (o *operator) pause(s *shop) {
 }
 
 func (o *operator) end(s *shop) {
-	s.mayClose = true
+	s.mayClose, s.ended = true, true
 	err := o.c.Close(o.w.ctx, s.id, note)
 	s.shut = s.shut || err == nil
 	o.did("close", err)

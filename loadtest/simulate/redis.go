@@ -34,7 +34,7 @@ func (r *redis) write(ctx context.Context, op string, sale engine.SaleID, effect
 	return r.call(ctx, op, writes, func() error {
 		err := effect()
 		r.w.laws.stock(r.w.shop(sale))
-		if r.w.rng.IntN(8) == 0 {
+		if r.w.rng.IntN(12) == 0 {
 			r.picture()
 		}
 		return err

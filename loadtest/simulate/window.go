@@ -13,6 +13,7 @@ type window struct {
 	opens, closes      int64 // Unix milliseconds: no definition that may be in force has a wider window
 	shut               bool  // he heard that it is paused or closed, and has not begun to open it
 	mayPause, mayClose bool  // somebody may hear so
+	ended              bool  // by hand, or nearly
 }
 
 // defined widens the window by a definition that may be in force from now on.
@@ -81,5 +82,13 @@ func (l *laws) kept() {
 		if a.careful && !w.db.knows(id) && !w.redis.holds(id) {
 			l.breaks("durable: the hold of order %s, which had its 202, went with Redis", id)
 		}
+	}
+}
+
+// early is law 14 of a sale that nobody closed by hand: it is not over before its time.
+func (l *laws) early(s *shop) {
+	now := max(l.w.db.time().UnixNano(), l.w.db.latest)
+	if !s.ended && now < s.closes*int64(time.Millisecond) && said(l.w.db.m.State(s.id)) == engine.SaleClosed {
+		l.breaks("law 14: sale %s is closed %s before its window ends", s.id, time.Duration(s.closes*int64(time.Millisecond)-now))
 	}
 }

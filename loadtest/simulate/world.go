@@ -102,6 +102,7 @@ func (w *world) heal() {
 	}
 	w.broker.held, w.broker.missing = 0, 0
 	w.redis.careless = 0
+	w.db.latest = max(w.db.latest, w.db.time().UnixNano())
 	if w.rng.IntN(3) > 0 {
 		w.redis.skew, w.db.skew = 0, 0
 	}
