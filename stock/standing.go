@@ -12,10 +12,17 @@ import (
 )
 
 // Standing is what the slot counts of one buyer: his live orders in the epoch in
-// use, and in the one before while its keys are there.
+// use, and in the one before while its keys are there. Those that were accepted up to
+// Seq of the epoch and have not ended are counted; some of later ones may be.
 type Standing struct {
-	Epoch       int64 // in use
+	Epoch, Seq  int64 // in use
 	Now, Before int64 // orders
+}
+
+// Counts tells whether the buyer's order of that hold is counted in Now, if it has not
+// ended.
+func (s *Standing) Counts(h engine.Hold) bool {
+	return h.Epoch < s.Epoch || (h.Epoch == s.Epoch && h.Seq <= s.Seq)
 }
 
 // Standing reads the counters of a buyer. It costs two round trips, whatever the
@@ -31,6 +38,7 @@ func (s *Store) Standing(ctx context.Context, sale engine.SaleID, buyer engine.B
 			return err
 		}
 		pipe := c.Pipeline()
+		seq := pipe.HGet(ctx, keysOf(sale, st.Epoch).state, fieldSeq) // first: see Standing
 		now := pipe.HGet(ctx, keysOf(sale, st.Epoch).buyers, string(buyer))
 		before := pipe.HGet(ctx, keysOf(sale, st.Epoch-1).buyers, string(buyer))
 		if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
@@ -39,13 +47,14 @@ func (s *Store) Standing(ctx context.Context, sale engine.SaleID, buyer engine.B
 		for _, one := range []struct {
 			cmd *redis.StringCmd
 			to  *int64
-		}{{now, &st.Now}, {before, &st.Before}} {
+		}{{seq, &st.Seq}, {now, &st.Now}, {before, &st.Before}} {
 			n, err := one.cmd.Int64()
 			if err != nil && !errors.Is(err, redis.Nil) {
 				return err
 			}
-			*one.to = n % perUnit
+			*one.to = n
 		}
+		st.Now, st.Before = st.Now%perUnit, st.Before%perUnit
 		return nil
 	})
 	if err != nil {

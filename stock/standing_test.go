@@ -18,7 +18,7 @@ func standings(t *testing.T, w *world) {
 	for buyer, orders := range map[engine.BuyerID]int64{"ann": 2, "bob": 1, "cy": 0} {
 		got, err := b.store.Standing(ctx, id, buyer)
 		must(t, err)
-		equal(t, string(buyer), got, stock.Standing{Epoch: 1, Now: orders})
+		equal(t, string(buyer), got, stock.Standing{Epoch: 1, Seq: 3, Now: orders})
 	}
 	if _, err := b.store.Standing(ctx, "t-nowhere", "ann"); !errors.Is(err, stock.ErrNoSale) {
 		t.Errorf("no sale: %v", err)

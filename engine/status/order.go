@@ -229,6 +229,7 @@ func (s *Status) mine(ctx *fasthttp.RequestCtx, who asker, sale engine.SaleID) {
 	}
 	all, end := context.WithTimeout(context.Background(), answerIn)
 	defer end()
+	st, lost := s.standing(all, sale, who.buyer)
 	views, lacks, err := s.ordersOf(all, sale, who.buyer)
 	if errors.Is(err, orders.ErrNoSale) {
 		write(ctx, noSale)
@@ -238,12 +239,17 @@ func (s *Status) mine(ctx *fasthttp.RequestCtx, who asker, sale engine.SaleID) {
 		s.fail(ctx, "mine", err)
 		return
 	}
-	m := Mine{Sale: sale, Orders: make([]Order, 0, len(views))}
+	m := Mine{Sale: sale}
+	var more []Order
+	if lost == nil {
+		views, more, m.Complete = s.pending(all, asker{who.buyer, sale}, &st, views)
+	}
+	m.Complete = m.Complete && !lacks
+	m.Orders = make([]Order, 0, len(views)+len(more))
 	for i := range views {
 		m.Orders = append(m.Orders, fromView(&views[i]))
 	}
-	more, complete := s.pending(all, sale, who.buyer, views)
-	m.Orders, m.Complete = append(m.Orders, more...), complete && !lacks
+	m.Orders = append(m.Orders, more...)
 	newestFirst(m.Orders)
 	writeJSON(ctx, fasthttp.StatusOK, "application/json", &m)
 }

@@ -18,6 +18,7 @@ const (
 	maxPasses = 2               // at once, over all sales
 	passFor   = 2 * time.Second // and no longer each
 	passShare = 4               // after a pass its sale rests so many times as long
+	standFor  = time.Second     // for the counter of a buyer: PostgreSQL is asked after it
 )
 
 // A buyer's orders stand in Redis under their ids only. His counter there tells
@@ -25,42 +26,55 @@ const (
 // records searched, in one pass for all who ask meanwhile, and then not again for
 // a while. So a storm of askers costs Redis a fixed share of its time, and a sale
 // whose ingest keeps up costs it nothing.
+//
+// Orders move from Redis to PostgreSQL and end while they are looked for. So Redis is
+// always asked first and PostgreSQL after it: what one no longer has the other has by
+// then. And of PostgreSQL's orders only those count that the counter had counted: one
+// that was ingested since must not stand for one that is not.
 
-// pending returns what Redis holds for the buyer beyond known, and whether that is
-// all there is.
-func (s *Status) pending(ctx context.Context, sale engine.SaleID, buyer engine.BuyerID, known []orders.View) ([]Order, bool) {
-	st, err := s.standing(ctx, sale, buyer)
-	if err != nil {
-		return nil, false
-	}
-	have, live := make(map[engine.OrderID]bool, len(known)), int64(0)
+// pending returns what PostgreSQL knows of the buyer by now, if known, which was read
+// after st, may not be all; what Redis holds for him beyond it; and whether that is all
+// there is.
+func (s *Status) pending(ctx context.Context, who asker, st *stock.Standing, known []orders.View) (views []orders.View, more []Order, complete bool) {
+	counted := int64(0)
 	for i := range known {
-		have[known[i].Order.Order] = true
-		if known[i].State != engine.Cancelled && !known[i].Returned {
-			live++
+		if v := &known[i]; v.State != engine.Cancelled && !v.Returned && st.Counts(v.Hold) {
+			counted++
 		}
 	}
-	var found []engine.Record
-	if st.Now > live {
-		recs, err := s.search(ctx, place{sale, st.Epoch}, buyer)
-		if err != nil {
-			return nil, false
-		}
-		found = recs
+	var epochs []int64
+	if st.Now > counted {
+		epochs = append(epochs, st.Epoch)
 	}
 	if st.Before > 0 { // a rebuild is under way, or hardly over
-		recs, err := s.search(ctx, place{sale, st.Epoch - 1}, buyer)
+		epochs = append(epochs, st.Epoch-1)
+	}
+	if len(epochs) == 0 {
+		return known, nil, true
+	}
+	var found []engine.Record
+	for _, epoch := range epochs {
+		recs, err := s.search(ctx, place{who.sale, epoch}, who.buyer)
 		if err != nil {
-			return nil, false
+			return known, nil, false
 		}
 		found = append(found, recs...)
+	}
+	views, lacks, err := s.ordersOf(ctx, who.sale, who.buyer)
+	if err != nil {
+		return known, nil, false
+	}
+	have := make(map[engine.OrderID]bool, len(views))
+	for i := range views {
+		have[views[i].Order.Order] = true
 	}
 	found = slices.DeleteFunc(found, func(r engine.Record) bool {
 		again := have[r.Order.Order]
 		have[r.Order.Order] = true
 		return again
 	})
-	return s.settled(ctx, sale, found)
+	more, complete = s.settled(ctx, who.sale, found)
+	return views, more, complete && !lacks
 }
 
 func (s *Status) standing(ctx context.Context, sale engine.SaleID, buyer engine.BuyerID) (stock.Standing, error) {
@@ -69,6 +83,8 @@ func (s *Status) standing(ctx context.Context, sale engine.SaleID, buyer engine.
 		return stock.Standing{}, errBusy
 	}
 	defer done()
+	ctx, end := context.WithTimeout(ctx, standFor)
+	defer end()
 	st, err := s.cfg.Stock.Standing(ctx, sale, buyer)
 	if err != nil && !errors.Is(err, stock.ErrNoSale) {
 		s.metrics.failed.Inc()

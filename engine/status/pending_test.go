@@ -101,6 +101,97 @@ func TestMineAsksPostgreSQLAgain(t *testing.T) {
 	b.lists("ingested meanwhile", "ann", "reserved")
 }
 
+// end lets an order end and tells Redis so.
+func (b *bundle) end(o engine.Order, result orders.PaymentResult) {
+	b.t.Helper()
+	b.pay(o)
+	b.settle(o, result)
+	moves, err := b.PendingMoves(b.t.Context(), b.sale.ID, 10)
+	b.ok(err)
+	w, err := b.stock.Watch(b.t.Context(), b.sale.ID, 0)
+	b.ok(err)
+	_, err = b.stock.Apply(b.t.Context(), b.sale.ID, w.Grip, moves)
+	b.ok(err)
+}
+
+// meanwhile are a PostgreSQL and a Redis that let something happen after they answered
+// the first question of a kind.
+type meanwhile struct {
+	books
+	status.Records
+	when map[string]func()
+}
+
+func (m *meanwhile) happen(when string) {
+	if do := m.when[when]; do != nil {
+		delete(m.when, when)
+		do()
+	}
+}
+
+func (m *meanwhile) OrdersOf(ctx context.Context, sale engine.SaleID, buyer engine.BuyerID, limit int) ([]orders.View, error) {
+	defer m.happen("books")
+	return m.books.OrdersOf(ctx, sale, buyer, limit)
+}
+
+func (m *meanwhile) Standing(ctx context.Context, sale engine.SaleID, buyer engine.BuyerID) (stock.Standing, error) {
+	defer m.happen("standing")
+	return m.Records.Standing(ctx, sale, buyer)
+}
+
+func (m *meanwhile) HeldOf(ctx context.Context, sale engine.SaleID, at stock.Slice, wanted func(engine.BuyerID) bool) ([]engine.Record, uint64, error) {
+	m.happen("search") // before it
+	return m.Records.HeldOf(ctx, sale, at, wanted)
+}
+
+// Orders are accepted, ingested and end while a list is made: one that was answered 202
+// before is in it, whatever the counter of the buyer says meanwhile.
+func TestMineWhileOrdersMove(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		when string
+		do   func(b *bundle, ingested, accepted engine.Order)
+		want []string // sorted
+	}{
+		"another ends, PostgreSQL just read": {
+			"books", func(b *bundle, ingested, _ engine.Order) { b.end(ingested, orders.Declined) },
+			[]string{"accepted", "cancelled"},
+		},
+		"another ends, Redis just asked": {
+			"standing", func(b *bundle, ingested, _ engine.Order) { b.end(ingested, orders.Declined) },
+			[]string{"accepted", "cancelled"},
+		},
+		"a new one is quicker": {
+			"standing", func(b *bundle, _, _ engine.Order) { b.reserve("ann") },
+			[]string{"accepted", "reserved", "reserved"},
+		},
+		"it is ingested and ends, PostgreSQL just read": {
+			"books", func(b *bundle, _, accepted engine.Order) { b.ingest(accepted); b.end(accepted, orders.Declined) },
+			[]string{"cancelled", "reserved"},
+		},
+		"it is ingested and ends before the search": {
+			"search", func(b *bundle, _, accepted engine.Order) { b.ingest(accepted); b.end(accepted, orders.Confirmed) },
+			[]string{"confirmed", "reserved"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := &meanwhile{when: map[string]func(){}}
+			b := setup(t, func(c *status.Config) { m.books, m.Records, c.Orders, c.Stock = c.Orders, c.Stock, m, m })
+			ingested, accepted := b.reserve("ann"), b.accept("ann")
+			m.when[c.when] = func() { c.do(b, ingested, accepted) }
+			states, r := b.list("ann")
+			slices.Sort(states)
+			if r.Code != 200 || !r.Complete || !slices.Equal(states, c.want) {
+				t.Errorf("%d, %v, complete %v; want %v", r.Code, states, r.Complete, c.want)
+			}
+			if len(m.when) != 0 && c.when != "search" {
+				t.Error("it never happened")
+			}
+		})
+	}
+}
+
 // However many ask while ingest is behind, one pass at a time goes over the sale's
 // records, for all of them.
 func TestMineSharesItsSearches(t *testing.T) {
