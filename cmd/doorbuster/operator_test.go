@@ -226,6 +226,13 @@ func (o *operator) act(ctx context.Context, t *testing.T) {
 	if out := say("pause"); !strings.Contains(out, "paused") || o.show(t).State != "paused" {
 		t.Errorf("printed %q, state %s", out, o.show(t).State)
 	}
+	end := time.Now().UTC().Add(-time.Second).Truncate(time.Second)
+	say("change", "--closes", end.Format(time.RFC3339))
+	refused(t, o.g, []string{"its window ended", "sale change --closes"}, "sale", "resume", "--sale", o.sale)
+	refused(t, o.g, []string{"--closes"}, "sale", "change", "--sale", o.sale)
+	if out := say("change", "--closes", end.Add(time.Hour).Format(time.RFC3339)); !strings.Contains(out, "new window") {
+		t.Errorf("printed %q", out)
+	}
 	if out := say("resume"); !strings.Contains(out, "resumed") || o.show(t).State != "open" {
 		t.Errorf("printed %q, state %s", out, o.show(t).State)
 	}

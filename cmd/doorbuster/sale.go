@@ -25,6 +25,7 @@ type SaleCmd struct {
 	Show     SaleShowCmd     `cmd:"" help:"Show a sale: definition, state, units."`
 	Pause    SalePauseCmd    `cmd:"" help:"Refuse new orders at every door within a second."`
 	Resume   SaleResumeCmd   `cmd:"" help:"Undo pause."`
+	Change   SaleChangeCmd   `cmd:"" help:"Move the sale's window."`
 	Close    SaleCloseCmd    `cmd:"" help:"End the sale; live orders go on."`
 	Restock  SaleRestockCmd  `cmd:"" help:"Add units of an item."`
 	Withdraw SaleWithdrawCmd `cmd:"" help:"Take unsold units of an item out of the sale."`
@@ -56,6 +57,11 @@ type (
 	SaleShowCmd struct {
 		JSON JSONFlag `help:"Print JSON." name:"json"`
 		Sale string   `required:"" help:"Sale id."`
+	}
+	SaleChangeCmd struct {
+		SaleRef
+		Opens  *time.Time `help:"New opening (RFC 3339)." placeholder:"TIME"`
+		Closes *time.Time `help:"New end (RFC 3339)." placeholder:"TIME"`
 	}
 	SalePauseCmd    struct{ SaleRef }
 	SaleResumeCmd   struct{ SaleRef }
@@ -153,6 +159,7 @@ func (c *SaleShowCmd) Run(ctx context.Context, g *Globals) error {
 // acts say what is so when an act has succeeded.
 var acts = map[string]string{
 	"pause":    "paused: every door refuses new orders",
+	"change":   "changed: doors and scripts go by the new window",
 	"resume":   "resumed: it sells again, within its window",
 	"close":    "closed for good: live orders go on to their end",
 	"restock":  "restocked: recovery takes the units to the doors",
@@ -180,6 +187,16 @@ func (c *SalePauseCmd) Run(ctx context.Context, g *Globals) error {
 // Run resumes the sale.
 func (c *SaleResumeCmd) Run(ctx context.Context, g *Globals) error {
 	return g.act(ctx, c.SaleRef, "resume", func(ctl *control.Control, id engine.SaleID, n control.Note) error { return ctl.Resume(ctx, id, n) })
+}
+
+// Run moves the sale's window.
+func (c *SaleChangeCmd) Run(ctx context.Context, g *Globals) error {
+	if c.Opens == nil && c.Closes == nil {
+		return errors.New("say what is to change: --opens, --closes, or both")
+	}
+	return g.act(ctx, c.SaleRef, "change", func(ctl *control.Control, id engine.SaleID, n control.Note) error {
+		return ctl.Redefine(ctx, id, control.Change{Opens: c.Opens, Closes: c.Closes}, n)
+	})
 }
 
 // Run closes the sale.

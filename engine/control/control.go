@@ -144,7 +144,9 @@ func (c *Control) Close(ctx context.Context, sale engine.SaleID, note Note) erro
 	return c.tighten(ctx, sale, engine.SaleClosed, note)
 }
 
-// Resume lets a paused sale sell again, within its window. Errors as Pause.
+// Resume lets a paused sale sell again, within its window. ErrIllegal also when that
+// is over: it would be closed for good at once. Redefine can move its end. Errors as
+// Pause.
 func (c *Control) Resume(ctx context.Context, sale engine.SaleID, note Note) error {
 	const to = engine.SaleOpen
 	if err := c.allowed(ctx, sale, to, note); err != nil {
@@ -181,13 +183,17 @@ func (c *Control) allowed(ctx context.Context, id engine.SaleID, to engine.SaleS
 	if err := checkNote(note); err != nil {
 		return fmt.Errorf("%s sale %s: %w", verbs[to], id, err)
 	}
-	sale, _, err := c.cfg.Orders.Sale(ctx, id)
+	sale, st, err := c.cfg.Orders.Sale(ctx, id)
 	if err != nil {
 		return fmt.Errorf("%s sale %s: %w", verbs[to], id, err)
 	}
 	resumable := to != engine.SaleOpen || sale.State == engine.SalePaused
 	if sale.State != to && (!sale.State.CanBecome(to) || !resumable) {
 		return fmt.Errorf("%s sale %s: it is %s: %w", verbs[to], id, sale.State, ErrIllegal)
+	}
+	if to == engine.SaleOpen && sale.State == engine.SalePaused && !sale.Closes.After(st.Now) {
+		return fmt.Errorf("%s sale %s: its window ended at %s: give it a later end (`doorbuster sale change --closes`) or close it: %w",
+			verbs[to], id, sale.Closes.Format(time.RFC3339), ErrIllegal)
 	}
 	return nil
 }

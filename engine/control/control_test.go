@@ -281,6 +281,29 @@ func TestManyOperatorsAtOnceAgreeInTheEnd(t *testing.T) {
 	b.want(s.State, want)
 }
 
+// A sale that was paused until its window was over sells again only with a later end;
+// without, it can only be closed.
+func TestResumeAfterTheWindow(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.rebuild()
+	ctx := t.Context()
+	b.ok(b.ctl.Pause(ctx, b.sale, note))
+	over, later := time.Now().Add(-time.Second), time.Now().Add(time.Hour)
+	b.ok(b.ctl.Redefine(ctx, b.sale, control.Change{Closes: &over}, note))
+	if err := b.ctl.Resume(ctx, b.sale, note); !errors.Is(err, control.ErrIllegal) || !strings.Contains(err.Error(), "give it a later end") {
+		t.Errorf("resume past the window: %v", err)
+	}
+	b.want(engine.SalePaused, engine.SalePaused)
+	b.ok(b.ctl.Redefine(ctx, b.sale, control.Change{Closes: &later}, note))
+	b.ok(b.ctl.Resume(ctx, b.sale, note))
+	b.want(engine.SaleOpen, engine.SaleOpen)
+	b.ok(b.ctl.Pause(ctx, b.sale, note))
+	b.ok(b.ctl.Redefine(ctx, b.sale, control.Change{Closes: &over}, note))
+	b.ok(b.ctl.Close(ctx, b.sale, note))
+	b.want(engine.SaleClosed, engine.SaleClosed)
+}
+
 func TestRestockAndWithdraw(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -11,13 +11,15 @@ import (
 
 // calendar writes down in PostgreSQL what the window has done: a scheduled sale
 // whose time has come is open, one whose time is over is closed. Nothing waits for
-// it: doors and scripts go by the window and Redis' clock alone.
+// it: doors and scripts go by the window and Redis' clock alone. A paused sale stays
+// so past its window: somebody stopped it and has yet to say how it goes on (it may
+// get a later end), and closed is for good.
 type calendar struct{ k *keeper }
 
 // stateByTime is the state of a sale at nowMS (Unix ms).
 func stateByTime(def *engine.Sale, nowMS int64) engine.SaleState {
 	switch s := def.State; s {
-	case engine.SaleScheduled, engine.SaleOpen, engine.SalePaused:
+	case engine.SaleScheduled, engine.SaleOpen:
 		if !def.Closes.IsZero() && nowMS >= def.Closes.UnixMilli() {
 			return engine.SaleClosed
 		}

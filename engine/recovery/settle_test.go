@@ -122,7 +122,7 @@ func TestStateByTime(t *testing.T) {
 		{engine.SaleOpen, closes.Add(-time.Millisecond), engine.SaleOpen},
 		{engine.SaleOpen, closes, engine.SaleClosed},
 		{engine.SalePaused, opens, engine.SalePaused},
-		{engine.SalePaused, closes, engine.SaleClosed},
+		{engine.SalePaused, closes, engine.SalePaused},
 		{engine.SaleClosed, opens, engine.SaleClosed},
 		{engine.SaleSettled, closes, engine.SaleSettled},
 	} {

@@ -251,7 +251,13 @@ func (c conn) SetSaleState(ctx context.Context, sale engine.SaleID, to engine.Sa
 }
 
 func (c conn) AdvanceSale(ctx context.Context, seen engine.Sale, to engine.SaleState, note orders.Note) error {
-	return c.tx(ctx, "advance", func() error { return c.m.AdvanceSale(ctx, seen, to, note) })
+	return c.tx(ctx, "advance", func() error {
+		err := c.m.AdvanceSale(ctx, seen, to, note)
+		if err == nil {
+			c.w.laws.advanced(&seen, to)
+		}
+		return err
+	})
 }
 
 // SettleSale is orders.Store.SettleSale. There a lock keeps everybody away while also

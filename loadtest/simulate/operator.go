@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
@@ -74,9 +75,19 @@ func (o *operator) redefine(s *shop) {
 		one := int64(1)
 		change.LimitPerBuyer = &one
 	default:
-		later := dawn.Add(farAway + time.Hour)
-		change.Closes = &later
+		o.lengthen(s)
+		return
 	}
+	o.change(s, change)
+}
+
+// lengthen moves the end of the window far away.
+func (o *operator) lengthen(s *shop) {
+	later := dawn.Add(farAway + time.Hour)
+	o.change(s, control.Change{Closes: &later})
+}
+
+func (o *operator) change(s *shop, change control.Change) {
 	err := o.c.Redefine(o.w.ctx, s.id, change, note)
 	if def, _, ok := o.w.db.m.Sale(o.w.ctx, s.id); err == nil && ok == nil {
 		s.settled(&def)
@@ -119,6 +130,9 @@ func (o *operator) open(s *shop) {
 		if err = o.c.Resume(w.ctx, s.id, note); err == nil {
 			w.count("resume")
 			return
+		}
+		if errors.Is(err, control.ErrIllegal) { // its window is over
+			o.lengthen(s)
 		}
 	}
 }

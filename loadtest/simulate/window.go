@@ -64,6 +64,14 @@ func (l *laws) taken(t *taking, d *stock.Decision) {
 	}
 }
 
+// advanced is asked when recovery moved a sale by its window: one that was paused it must
+// leave to who paused it.
+func (l *laws) advanced(seen *engine.Sale, to engine.SaleState) {
+	if seen.State == engine.SalePaused {
+		l.breaks("pause: sale %s was paused, and its window made it %s", seen.ID, to)
+	}
+}
+
 // careFor is how long after Redis was set to answer before it writes a door may not have
 // seen that: it looks once a second, and calls get lost.
 const careFor = 10 * time.Second
