@@ -56,7 +56,7 @@ func (h *house) setShift(by time.Duration) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	_, err = f.WriteAt(binary.LittleEndian.AppendUint64(nil, uint64(int64(by.Seconds()))), 0) //nolint:gosec // read as signed again
+	_, err = f.WriteAt(binary.LittleEndian.AppendUint64(nil, uint64(int64(by.Seconds()))), 0)
 	return err
 }
 

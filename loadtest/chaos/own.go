@@ -149,7 +149,7 @@ func fill(dir string, leave int64) (taken int64, err error) {
 		if err := syscall.Statfs(dir, &st); err != nil {
 			return taken, err
 		}
-		left := int64(st.Bavail)*st.Bsize - leave //nolint:unconvert // sizes of a disk; their types differ by machine
+		left := int64(st.Bavail)*st.Bsize - leave
 		if left <= 0 {
 			return taken, nil
 		}

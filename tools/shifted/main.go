@@ -13,7 +13,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -73,16 +72,25 @@ func main() {
 	}
 }
 
-func build(root, out string) (err error) {
+// overlayDir is always the same: Go's cache knows what it has compiled by path, too.
+func overlayDir() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	dir := filepath.Join(cache, "doorbuster-shifted")
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+func build(root, out string) error {
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
 		return fmt.Errorf("go env: %w", err)
 	}
-	dir, err := os.MkdirTemp("", "shifted-")
+	dir, err := overlayDir()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	pkg := filepath.Join(strings.TrimSpace(string(goroot)), "src", "time")
 	text, err := os.ReadFile(filepath.Join(pkg, "time.go"))
 	if err != nil {
