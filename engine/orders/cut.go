@@ -47,7 +47,7 @@ func (s *Store) setFrozen(ctx context.Context, sale engine.SaleID, epoch int64, 
 		if err := s.mayLead(ctx, tx, in.no); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, `UPDATE sales SET frozen = $3 WHERE no = $1 AND epoch = $2`, in.no, epoch, frozen)
+		tag, err := tx.Exec(ctx, `UPDATE sales SET frozen = $3 WHERE no = $1 AND epoch = $2 AND NOT ($3 AND state = 'settled')`, in.no, epoch, frozen)
 		set = tag.RowsAffected() == 1
 		return err
 	})
@@ -55,7 +55,8 @@ func (s *Store) setFrozen(ctx context.Context, sale engine.SaleID, epoch int64, 
 }
 
 // Freeze marks the sale as frozen if its epoch is still that one. False if it
-// is not. Orders can still be ingested, and end; release rows cannot be marked.
+// is not, or if the sale is settled: nobody leads it, and who meant to freeze it had
+// an old view. Orders can still be ingested, and end; release rows cannot be marked.
 func (s *Store) Freeze(ctx context.Context, sale engine.SaleID, epoch int64) (bool, error) {
 	ok, err := s.setFrozen(ctx, sale, epoch, true)
 	if err != nil {

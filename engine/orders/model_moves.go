@@ -100,7 +100,7 @@ func (m *Model) Unknown(_ context.Context, _ engine.SaleID, holds []HoldOf) ([]H
 
 func (m *Model) setFrozen(sale engine.SaleID, epoch int64, frozen bool) (bool, error) {
 	s, err := m.sale(sale)
-	if err != nil || s.Epoch != epoch {
+	if err != nil || s.Epoch != epoch || frozen && s.State == engine.SaleSettled {
 		return false, err
 	}
 	s.frozen = frozen

@@ -65,6 +65,9 @@ func TestSettleSaleAtRestOnly(t *testing.T) {
 	if got := led(t, b.Leader()); len(got) != 0 {
 		t.Errorf("a settled sale is led: %q", got)
 	}
+	if ok, err := b.Freeze(t.Context(), b.sale.ID, 1); ok || err != nil {
+		t.Errorf("a settled sale is frozen, and nobody leads it: %v, %v", ok, err)
+	}
 }
 
 // Whatever Redis must follow wakes a settled sale: it is closed, and led again.

@@ -22,9 +22,12 @@ import (
 
 // Limits.
 const (
-	DefaultMaxConns = 8                // connections of a pool
-	connectTimeout  = 5 * time.Second  // for one connection
-	idleInTx        = 15 * time.Second // a session that holds locks and says nothing is ended after it
+	DefaultMaxConns = 8               // connections of a pool
+	connectTimeout  = 5 * time.Second // for one connection
+
+	// idleInTx ends a session that holds locks and says nothing: of a stopped worker,
+	// say, for whose share of a sale a rebuild waits, and with it the sale.
+	idleInTx = 4 * time.Second
 )
 
 // ErrAsyncCommit says that the server answers a COMMIT before it is on disk.

@@ -79,7 +79,9 @@ func tell(t *testing.T, seed uint64) []string {
 }
 
 // kept are seeds of stories that once went wrong, and why.
-var kept = map[uint64]string{}
+var kept = map[uint64]string{
+	2683: "who had not yet heard that the sale is settled froze it, and nobody led it any more",
+}
 
 // TestKept tells them again.
 func TestKept(t *testing.T) {
