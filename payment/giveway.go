@@ -12,7 +12,8 @@ import (
 // moment the door needs it, and what it does can wait: the queue keeps the orders,
 // and nobody who holds a 202 waits for their payment. With Config.GiveWay ingest
 // holds a batch back while its sale storms. Not for long: orders that are old
-// already are never held. The other sales of the queue wait with it.
+// already are never held. The other sales of the queue wait with it: what is held
+// fills the window of the queue's consumer, whatever the batches are made of.
 const (
 	stormRate = 10_000                 // orders a second of a sale, from which on it storms
 	holdAge   = 8 * time.Second        // orders older than this are not held; a door refuses when they are 15 s old

@@ -35,7 +35,7 @@ type ServeCmd struct {
 	BuyerRate   float64       `help:"Requests per second of one buyer that go past the door's memory; 0 leaves it to the door." default:"0"`
 	BuyerBurst  int           `help:"Of them at once; 0 leaves it to the door." default:"0"`
 	GroupOfOne  bool          `help:"One script call and one message per request: the baseline of the benchmark." hidden:""`
-	GiveWay     bool          `help:"The worker shares its machine with a door: it holds ingest back while a sale storms. Always so if this process serves both roles." env:"DOORBUSTER_GIVE_WAY"`
+	GiveWay     bool          `help:"The worker shares its machine with a door: it holds ingest of a queue, of all sales in it, back for up to 8 s while one of them storms. Always so if this process serves both roles." env:"DOORBUSTER_GIVE_WAY"`
 	NoMigration bool          `help:"Do not bring tables and queues to this version first." name:"no-migrate"`
 }
 
