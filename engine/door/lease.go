@@ -71,12 +71,12 @@ func (l *lease) read(w *stock.Watch, sent int64) bool {
 	return true
 }
 
-// fence ends the lease: the stock refused, or the slot has lost the sale. Reads
-// sent before now cannot renew it.
+// fence ends the lease: the stock refused, the slot has lost the sale, or its clock
+// is in doubt. Reads sent before now, which may lie ahead, cannot renew it.
 func (l *lease) fence(now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.fenced = now
+	l.fenced = max(l.fenced, now)
 	l.end()
 }
 

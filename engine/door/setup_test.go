@@ -169,6 +169,7 @@ type bench struct {
 	door   *door.Door
 	serve  fasthttp.RequestHandler
 	sale   engine.Sale
+	leap   *atomic.Int64 // ms by which Redis' clock is ahead
 	nonce  atomic.Int64
 	stop   func()
 }
@@ -185,9 +186,10 @@ func setup(t testing.TB, options ...option) *bench {
 		t.Fatal(err)
 	}
 	now := time.Now()
+	leap := new(atomic.Int64)
 	b := &bench{
-		TB: t, keys: keys, broker: &fakePublisher{},
-		stock: &fakeStock{Model: stock.NewModel(func() int64 { return time.Now().UnixMilli() })},
+		TB: t, keys: keys, leap: leap, broker: &fakePublisher{},
+		stock: &fakeStock{Model: stock.NewModel(func() int64 { return time.Now().UnixMilli() + leap.Load() })},
 		sale: engine.Sale{
 			ID: testSale, Name: "Drop", State: engine.SaleOpen, Version: 1, KeyNumber: 1, Currency: "KRW",
 			Opens: now.Add(-time.Minute), Closes: now.Add(time.Hour), LimitPerBuyer: 10,

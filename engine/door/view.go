@@ -37,6 +37,14 @@ func newView(w stock.Watch, key *engine.OrderKey, sent, got int64) *view {
 	return v
 }
 
+// A leap of Redis' clock that is larger than recovery suffers (it pauses the sale at
+// a second) ends the lease until recovery can have judged it: three measurements, a
+// second apart, and the pause.
+const (
+	leapMost  = time.Second
+	leapDoubt = 5 * time.Second
+)
+
 // fresh tells whether the door may refuse by the view.
 func (v *view) fresh(now int64) bool { return now-v.sent < freshFor }
 
@@ -44,6 +52,14 @@ func (v *view) fresh(now int64) bool { return now-v.sent < freshFor }
 // read was answered somewhere between sent and got.
 func (v *view) latest(now int64) int64   { return v.Now + 1 + (now-v.sent)/int64(time.Millisecond) }
 func (v *view) earliest(now int64) int64 { return v.Now + (now-v.got)/int64(time.Millisecond) }
+
+// leapt tells whether Redis' clock went on otherwise than the door's own between two
+// reads: somebody set it, or another Redis answers now. By it the sale would open or
+// close at a wrong time, and orders would bear one.
+func (v *view) leapt(next *view) bool {
+	most := leapMost.Milliseconds()
+	return next.Now < v.earliest(next.sent)-most || next.Now > v.latest(next.got)+most
+}
 
 // refusal is what the script would say to every new order, as far as the view can
 // know, or unanswered. It is in the script's order.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/door"
 	"github.com/doorbuster/doorbuster/stock"
 )
 
@@ -277,5 +278,33 @@ func TestManyUnknownSalesAreNotAllLookedUp(t *testing.T) {
 			t.Errorf("%d reads, %d refused", got, refused)
 		}
 		b.want(b.buy("ann", "k"), 202, "") // who has a ticket is not kept waiting by them
+	})
+}
+
+// A clock of Redis that leaps must not open or close a sale: the door stands still
+// until recovery can have judged it. What an NTP daemon does is no leap.
+func TestClockLeapEndsTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, func(_ *door.Config, s *engine.Sale) { s.Opens = time.Now().Add(9 * time.Minute) })
+		b.want(b.buy("ann", "k"), 409, "not-open")
+		b.leap.Store(900)
+		time.Sleep(150 * time.Millisecond)
+		b.leap.Store((10 * time.Minute).Milliseconds())
+		time.Sleep(150 * time.Millisecond)
+		b.want(b.buy("ann", "k"), 503, "sale-frozen")
+		time.Sleep(4500 * time.Millisecond)
+		b.want(b.buy("ann", "k"), 503, "sale-frozen")
+		if n := b.stock.reserves.Load(); n != 0 {
+			t.Errorf("the script was asked %d times", n)
+		}
+		time.Sleep(700 * time.Millisecond) // nobody paused the sale: the clock was set right
+		b.want(b.buy("ann", "k"), 202, "")
+		b.leap.Store((9*time.Minute + 30*time.Second).Milliseconds())
+		time.Sleep(150 * time.Millisecond)
+		b.want(b.buy("bob", "k"), 503, "sale-frozen")
+		time.Sleep(5500 * time.Millisecond)
+		b.leap.Add(-900)
+		time.Sleep(150 * time.Millisecond)
+		b.want(b.buy("bob", "k"), 202, "")
 	})
 }
