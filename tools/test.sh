@@ -31,7 +31,7 @@ finish() {
 
 step "vet, and the build without the market"
 go vet ./...
-go test -C tools ./testreport
+go test -C tools ./testreport ./shifted
 go build -buildvcs=false -tags nomarket ./...
 go vet -tags failpoint ./engine/failpoint ./cmd/doorbuster
 go test -tags failpoint ./engine/failpoint

@@ -82,38 +82,45 @@ func overlayDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-func build(root, out string) error {
+// overlay writes what go build -overlay wants into dir, and returns its name.
+func overlay(dir string) (string, error) {
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
-		return fmt.Errorf("go env: %w", err)
-	}
-	dir, err := overlayDir()
-	if err != nil {
-		return err
+		return "", fmt.Errorf("go env: %w", err)
 	}
 	pkg := filepath.Join(strings.TrimSpace(string(goroot)), "src", "time")
 	text, err := os.ReadFile(filepath.Join(pkg, "time.go"))
 	if err != nil {
-		return err
+		return "", err
 	}
 	if n := strings.Count(string(text), reads); n != 1 {
-		return fmt.Errorf("%s has %q %d times, want once: this Go reads its clock in another way, and shifted must follow", pkg, reads, n)
+		return "", fmt.Errorf("%s has %q %d times, want once: this Go reads its clock in another way, and shifted must follow", pkg, reads, n)
 	}
 	replace := map[string]string{}
 	for name, content := range map[string]string{"time.go": strings.Replace(string(text), reads, shifted, 1), "shift.go": shiftFile} {
 		replace[filepath.Join(pkg, name)] = filepath.Join(dir, name)
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			return err
+			return "", err
 		}
 	}
-	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	list, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, "overlay.json")
+	return file, os.WriteFile(file, list, 0o600)
+}
+
+func build(root, out string) error {
+	dir, err := overlayDir()
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
+	file, err := overlay(dir)
+	if err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-overlay", filepath.Join(dir, "overlay.json"), "-o", out, "./cmd/doorbuster")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-overlay", file, "-o", out, "./cmd/doorbuster")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = root, os.Stdout, os.Stderr
 	return cmd.Run()
 }
