@@ -21,6 +21,12 @@
 // payments fail) follows from the seed. What the machine does in between does not:
 // the same seed is the same experiment, not the same interleaving.
 //
+// A cell that breaks more than a process brings servers of its own (own.go): a Redis
+// whose clock is wrong or whose replica lags, small disks (a tmpfs, so as root), a
+// cluster of brokers. They lie beside the data of the others and end with the last run.
+// What such a cell lacks (root, libfaketime, the build of `make shifted`) it says, and
+// its runs do not count.
+//
 // It owns the roles it starts (children, killed with it) and the proxies between
 // them; the servers must be private ones of engine/backing, because it kills them,
 // and empties Redis before every run. It returns after all it started has ended. It
