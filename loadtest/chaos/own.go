@@ -25,6 +25,7 @@ type annex struct {
 	mu     sync.Mutex
 	made   map[string]*backing.Services
 	mounts []string
+	root   string // where they lie; "" as long as there were none
 }
 
 // ownRoot is where they lie: beside the data of the servers of all runs, where the
@@ -35,6 +36,9 @@ func (c *Config) ownRoot() (string, error) {
 		return "", errors.New("this cell starts servers of its own, and Redis here is no process of ours: leave REDIS_URL unset, and let its program be on this machine")
 	}
 	root := filepath.Join(filepath.Dir(dir), "own")
+	c.annex.mu.Lock()
+	c.annex.root = root
+	c.annex.mu.Unlock()
 	return root, os.MkdirAll(root, 0o755) // their accounts walk through it
 }
 
@@ -110,9 +114,11 @@ func (a *annex) close(ctx context.Context) error {
 		if err := syscall.Unmount(at, syscall.MNT_DETACH); err != nil {
 			errs = append(errs, fmt.Errorf("unmount %s: %w", at, err))
 		}
-		errs = append(errs, os.Remove(at))
 	}
 	a.mounts = nil
+	if a.root != "" && errors.Join(errs...) == nil {
+		errs = append(errs, os.RemoveAll(a.root))
+	}
 	return errors.Join(errs...)
 }
 
