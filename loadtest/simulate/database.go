@@ -286,7 +286,8 @@ func (c conn) SettleSale(ctx context.Context, sale engine.SaleID, epoch int64, n
 	err = c.tx(ctx, "settle sale", func() (err error) {
 		if ok, err = settles(nil); ok {
 			c.w.count("sale settled")
-			c.w.shop(sale).life = c.w.redis.life
+			s := c.w.shop(sale)
+			s.life, s.lead, s.leader = c.w.redis.life, orders.Lead{}, "" // its row goes
 		}
 		return err
 	})
