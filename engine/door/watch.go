@@ -109,7 +109,9 @@ func (s *sale) tick(ctx context.Context) {
 		v.page = appendPage(make([]byte, 0, pageSize(len(w.Items))), s.id, v, false)
 	}
 	s.view.Store(v)
-	if old != nil && !old.missing && old.leapt(v) {
+	// A paused sale sells nothing, and recovery alone lets it go on: so an operator who
+	// sets the clock right need not wait for what is judged already.
+	if old != nil && !old.missing && v.State != engine.SalePaused && old.leapt(v) {
 		d.log.Error("Redis' clock leapt: the sale stands still until recovery has judged it", "sale", s.id, "for", leapDoubt,
 			"was", time.UnixMilli(old.Now).UTC(), "is", time.UnixMilli(v.Now).UTC())
 		s.lease.fence(got + int64(leapDoubt))

@@ -306,5 +306,19 @@ func TestClockLeapEndsTheLease(t *testing.T) {
 		b.leap.Add(-900)
 		time.Sleep(150 * time.Millisecond)
 		b.want(b.buy("bob", "k"), 202, "")
+
+		// What leaps while the sale is paused has been judged.
+		state := func(to engine.SaleState) {
+			if err := b.stock.SetState(t.Context(), testSale, b.grip(), to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		state(engine.SalePaused)
+		b.leap.Add(-10_000)
+		time.Sleep(150 * time.Millisecond)
+		b.want(b.buy("cid", "k"), 503, "paused")
+		state(engine.SaleOpen)
+		time.Sleep(150 * time.Millisecond)
+		b.want(b.buy("cid", "k"), 202, "")
 	})
 }
