@@ -133,6 +133,10 @@ func theWorker() []Panel {
 			q(`sum(rate(doorbuster_queue_batch_messages_sum[$__rate_interval])) / sum(rate(doorbuster_queue_batch_messages_count[$__rate_interval]))`, "messages per batch")),
 		graph("Failed steps per second", "ops", "They are tried again.",
 			q(`sum by (stage) (rate(doorbuster_payment_errors_total[$__rate_interval]))`, "{{stage}}")),
+		graph("Payments unknown for long", "short", "Looks at orders whose payment the provider has not known for 10 minutes; the log names them.",
+			q(`sum(increase(doorbuster_payment_orders_total{stage="pay",result="overdue"}[$__rate_interval]))`, "overdue")),
+		graph("Parked orders", "short", "Accepted before a rebuild, and waiting until their sale can take them again.",
+			q(`max(doorbuster_payment_parked_orders)`, "parked")),
 	}
 }
 
@@ -153,6 +157,8 @@ func theRecovery() []Panel {
 			q(`sum(rate(doorbuster_recovery_epochs_dropped_total[$__rate_interval]))`, "epochs"),
 			q(`sum(rate(doorbuster_recovery_pruned_tombstones_total[$__rate_interval]))`, "tombstones"),
 			q(`sum(rate(doorbuster_recovery_rows_marked_total[$__rate_interval]))`, "rows")),
+		graph("Unreadable in Redis", "short", "Left out whenever it is met: records, counters and outbox entries of no known format.",
+			q(`sum by (what) (increase(doorbuster_stock_unreadable_total[$__rate_interval]))`, "{{what}}")),
 	}
 }
 

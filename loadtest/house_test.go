@@ -94,6 +94,7 @@ func newHouse(t *testing.T, options ...func(*door.Config)) *house {
 	rdb := must(stock.Open(backingtest.RedisURL(t)))(t)
 	t.Cleanup(func() { _ = rdb.Close() })
 	st := stock.New(rdb)
+	st.OnUnreadable(must(stock.ReportUnreadable(said, reg))(t))
 	h.orders = orders.New(pool)
 	h.keys = must(ticket.NewKeys(1, map[uint8][]byte{1: bytes.Repeat([]byte("k"), ticket.MinKeyLen)}))(t)
 	h.meter = must(audit.NewMeter(reg, nil))(t)
