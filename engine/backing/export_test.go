@@ -188,3 +188,6 @@ func AptLines(output string, cut int) (told []string) {
 	_, _ = io.WriteString(a, output[cut:])
 	return told
 }
+
+// Buried waits for a killed server that nobody has waited for.
+func Buried(ctx context.Context, dataDir string) { buried(ctx, dataDir) }

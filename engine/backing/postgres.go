@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -70,6 +72,7 @@ func postgresURL(s site) string {
 // the final one, so that one that was interrupted is begun again.
 func preparePostgres(ctx context.Context, s site) error {
 	if _, err := os.Stat(filepath.Join(s.dataDir(), "PG_VERSION")); err == nil {
+		buried(ctx, s.dataDir())
 		return nil
 	}
 	fresh, secret := filepath.Join(s.dir, "initdb"), filepath.Join(s.dir, "password")
@@ -88,6 +91,26 @@ func preparePostgres(ctx context.Context, s site) error {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
 	return os.Rename(fresh, s.dataDir())
+}
+
+// buried waits, for killGrace at most, for a server that was killed and that nobody
+// has waited for yet, as when the process that started it has gone and init is slow:
+// PostgreSQL takes the id in postmaster.pid for a server that runs, and does not start.
+func buried(ctx context.Context, dataDir string) {
+	b, err := os.ReadFile(filepath.Join(dataDir, "postmaster.pid"))
+	if err != nil {
+		return
+	}
+	first, _, _ := strings.Cut(string(b), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(first))
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, killGrace)
+	defer cancel()
+	for st, ok := readStat(pid); ok && st.dead() && pause(ctx) == nil; st, ok = readStat(pid) {
+		reap(pid)
+	}
 }
 
 // pingPostgres connects to the database every cluster has; the one of ours is

@@ -194,3 +194,33 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestBuried: PostgreSQL must not be started while the one before is a zombie, whose
+// id its lock file names.
+func TestBuried(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	dead := exec.Command("true") //nolint:noctx // it ends at once
+	if err := dead.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := strconv.Itoa(dead.Process.Pid)
+	for end := time.Now().Add(5 * time.Second); ; { // the kernel gives no signal of it but to who waits
+		b, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("no zombie: %s %v", b, err)
+		}
+		if strings.Contains(string(b), ") Z ") {
+			break
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "postmaster.pid"), []byte(pid+"\n"+dir+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	backing.Buried(t.Context(), dir)
+	if _, err := os.Stat(filepath.Join("/proc", pid)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("process %s is still there: %v", pid, err)
+	}
+	_ = dead.Wait() // it was waited for already
+	backing.Buried(t.Context(), t.TempDir())
+}

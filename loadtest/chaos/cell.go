@@ -46,6 +46,9 @@ func (h *house) within(s span) time.Duration {
 // errUnproven says that a fault was meant to happen and left no trace.
 var errUnproven = errors.New("not proven")
 
+// errBench says that a server did not come back: the engine cannot be judged.
+var errBench = errors.New("the bench broke")
+
 func unproven(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errUnproven, fmt.Sprintf(format, args...))
 }

@@ -154,7 +154,7 @@ func startServer(name backing.Name) deed {
 			}
 		}
 		if err := h.cfg.Services.Start(ctx, name); err != nil {
-			return "", err
+			return "", fmt.Errorf("%w: %w", errBench, err)
 		}
 		now := h.cfg.Services.PID(name)
 		if struck && now == was {

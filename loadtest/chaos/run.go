@@ -72,6 +72,7 @@ type nemesis struct {
 	proof                  []string
 	why                    string // it does not count
 	broken                 error  // a promise that the fault itself saw broken
+	lost                   error  // a server did not come back: nothing can be judged
 }
 
 // run is one run of a pair. The error is for what has nothing to do with the engine:
@@ -102,6 +103,9 @@ func run(ctx context.Context, cfg *Config, p Pair, attempt int) (r Result, err e
 		return r, fmt.Errorf("%s: %w", r.Name(), err)
 	}
 	r.fault(nem, crowd)
+	if nem.lost != nil {
+		return r, fmt.Errorf("%s: %w", r.Name(), nem.lost)
+	}
 	return r, h.judge(ctx, &r, nem, logPath)
 }
 
@@ -182,6 +186,8 @@ func (h *house) strike(ctx, over context.Context) (n *nemesis) {
 // note keeps a proof, or why there is none.
 func (n *nemesis) note(proof string, err error) {
 	switch {
+	case errors.Is(err, errBench):
+		n.lost = err
 	case errors.Is(err, errBroken):
 		n.broken = errors.Join(n.broken, err)
 	case err != nil && n.why == "":
