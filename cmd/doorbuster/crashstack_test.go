@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +14,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/doorbuster/doorbuster/engine"
@@ -75,20 +73,7 @@ func (s *crashStack) open(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := pgx.Connect(t.Context(), b.Postgres)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
-	if _, err := conn.Exec(t.Context(), "CREATE DATABASE "+s.name); err != nil {
-		t.Fatal(err)
-	}
-	database, err := url.Parse(b.Postgres)
-	if err != nil {
-		t.Fatal(err)
-	}
-	database.Path = "/" + s.name
-	b.Postgres = database.String()
+	b.Postgres = newDatabase(t, b.Postgres, s.name)
 	s.b, s.listen = b, doorAddress(t)
 	s.env = []string{
 		"REDIS_URL=" + b.Redis, "AMQP_URL=" + b.AMQP, "DATABASE_URL=" + b.Postgres, "DOORBUSTER_QUEUE_PREFIX=" + s.prefix(),

@@ -92,20 +92,7 @@ func (o *operator) migrate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := pgx.Connect(t.Context(), b.Postgres)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
-	if _, err := conn.Exec(t.Context(), "CREATE DATABASE bare"); err != nil {
-		t.Fatal(err)
-	}
-	bare, err := url.Parse(b.Postgres)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bare.Path = "/bare"
-	t.Setenv("DATABASE_URL", bare.String())
+	t.Setenv("DATABASE_URL", newDatabase(t, b.Postgres, "bare"))
 	refused(t, o.g, []string{"no tables", "doorbuster migrate"}, "sale", "show", "--sale", o.sale)
 	for range 2 { // twice is harmless
 		var done struct{ Migrated bool }
@@ -116,6 +103,26 @@ func (o *operator) migrate(t *testing.T) {
 	refused(t, o.g, []string{"no such sale"}, "sale", "show", "--sale", o.sale)
 	t.Setenv("DATABASE_URL", "postgres://127.0.0.1:1/nobody")
 	refused(t, o.g, []string{"does not answer", "DATABASE_URL"}, "migrate")
+}
+
+// newDatabase makes an empty database on the test's own server and returns its URL. It
+// goes with the server.
+func newDatabase(t *testing.T, server, name string) string {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	if _, err := conn.Exec(t.Context(), "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+		t.Fatal(err)
+	}
+	database, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	database.Path = "/" + name
+	return database.String()
 }
 
 func (o *operator) create(ctx context.Context, t *testing.T) {
