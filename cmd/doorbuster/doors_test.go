@@ -28,7 +28,7 @@ const (
 	stormUnits   = 900
 	stormMark    = 100 // orders after which a door dies
 	flagRounds   = 5
-	flagClears   = 100 * time.Millisecond // a restock must be for sale at every door after this
+	flagClears   = 150 * time.Millisecond // a door refuses by nothing that it read longer ago than this
 	doorsLimit   = 3 * time.Minute
 	doorPrice    = 1_500
 	doorCurrency = "KRW"
@@ -112,6 +112,7 @@ func TestTwoDoors(t *testing.T) {
 	t.Run("same key at both doors", func(t *testing.T) { d.sameKey(ctx, t) })
 	t.Run("many clients at both doors", func(t *testing.T) { d.roam(ctx, t) })
 	t.Run("restock clears the flags", func(t *testing.T) { d.restock(ctx, t) })
+	t.Run("a sale that never was", func(t *testing.T) { d.neverWas(ctx, t) })
 	var answers bytes.Buffer
 	t.Run("a door dies in the storm", func(t *testing.T) { d.storm(ctx, t, &answers) })
 
@@ -158,8 +159,32 @@ func (d *doors) roam(ctx context.Context, t *testing.T) {
 	all.Wait()
 }
 
-// restock measures how long each door still refuses from memory after units are
-// for sale in Redis, by buyers who do not say that they repeat.
+// hears asks for one unit, under the same key, until a door says something other than to
+// try again: on a busy machine leases end and confirms are late.
+func (d *doors) hears(ctx context.Context, b *history.Buyer, w history.Wish) (out history.Output) {
+	for ctx.Err() == nil && (out.Status == 0 || out.Status == http.StatusServiceUnavailable) {
+		out = b.Order(ctx, 0, w)
+	}
+	return out
+}
+
+// neverWas asks with a ticket for a sale that nobody made: PostgreSQL says that there is none.
+func (d *doors) neverWas(ctx context.Context, t *testing.T) {
+	t.Helper()
+	k := mint(t, d.g, TicketMintCmd{Sale: "never-was", Prefix: "lost-", Count: 1})[0]
+	b := d.buyer(k, "MUG")
+	b.Who.Sale, b.Rec = "never-was", history.NewRecorder()
+	for door := range d.urls {
+		if out := d.hears(ctx, b, history.Wish{Key: "k", Door: door}); out.Status != http.StatusNotFound || out.Type != "not-found" {
+			t.Errorf("door %d: %+v", door, out)
+		}
+	}
+}
+
+// restock sells items out, puts units in, and asks both doors for them as buyers do who
+// do not say that they repeat. Whoever asks later than flagClears after the units were in
+// Redis must not hear that there are none, however slow doors and machine are: what a door
+// read before that moment is too old for it to refuse by.
 func (d *doors) restock(ctx context.Context, t *testing.T) {
 	t.Helper()
 	b, err := d.g.backends()
@@ -173,15 +198,18 @@ func (d *doors) restock(ctx context.Context, t *testing.T) {
 	defer func() { _ = rdb.Close() }()
 	slot := stock.New(rdb)
 	tickets := d.mint(t, "rare-", 3*flagRounds)
-	var late [2][]time.Duration // by door
+	var late [2][]time.Duration // by door: from the restock to the 202
 	for round := range flagRounds {
 		sku, own := fmt.Sprintf("RARE-%d", round), tickets[3*round:]
-		d.buyer(own[0], sku).Order(ctx, 0, history.Wish{Key: "rare"})
+		if out := d.hears(ctx, d.buyer(own[0], sku), history.Wish{Key: "rare"}); out.Status != http.StatusAccepted {
+			t.Fatalf("the only unit: %+v", out)
+		}
 		for door := range d.urls {
 			until(ctx, t, "the door remembers that it is sold out", func() bool {
 				return slices.ContainsFunc(d.page(ctx, d.urls[door]).Items, func(i client.Item) bool { return string(i.SKU) == sku && i.Available == 0 })
 			})
-			if out := d.buyer(own[1], sku).Order(ctx, 0, history.Wish{Key: "rare", Door: door}); out.Type != "sold-out" {
+			// Another key than below: what a door once said 503 to passes its memory.
+			if out := d.hears(ctx, d.buyer(own[1], sku), history.Wish{Key: "look", Door: door}); out.Type != "sold-out" {
 				t.Fatalf("door %d: %+v", door, out)
 			}
 		}
@@ -196,20 +224,23 @@ func (d *doors) restock(ctx context.Context, t *testing.T) {
 		for door := range d.urls {
 			both.Go(func() {
 				b := d.buyer(own[1+door], sku)
-				for ctx.Err() == nil && b.Order(ctx, 0, history.Wish{Key: "rare", Door: door}).Status != 202 {
+				for out := (history.Output{}); out.Status != http.StatusAccepted; {
+					if ctx.Err() != nil {
+						t.Errorf("door %d never sold the restocked unit: %+v", door, out)
+						return
+					}
+					asked := time.Since(there)
+					if out = b.Order(ctx, 0, history.Wish{Key: "rare", Door: door}); out.Type == "sold-out" && asked > flagClears {
+						t.Errorf("door %d said %q to a request made %v after the restock, want at most %v", door, out.Type, asked, flagClears)
+						return
+					}
 				}
 				late[door] = append(late[door], time.Since(there))
 			})
 		}
 		both.Wait()
 	}
-	t.Logf("flags cleared after %v", late)
-	for door := range late {
-		slices.Sort(late[door])
-		if late[door][1] > flagClears { // a stall of a shared machine is not the door's: two of five must do
-			t.Errorf("door %d: want its flags cleared within %v: %v", door, flagClears, late[door])
-		}
-	}
+	t.Logf("the restocked unit was bought after %v", late)
 }
 
 // hookLog does something after so many accepted orders.
