@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/stock"
 )
 
 // State is what a sale's slot in Redis says at rest, without what every rebuild
@@ -162,7 +163,7 @@ func (x *both) live(yield func(key, value string) bool) {
 	}
 	ok := yield("sale", definition(state, w.Currency, w.Version, w.Opens, w.Closes, w.LimitBuyer, w.LimitIdentity, w.KeyNumber))
 	for _, it := range w.Items {
-		ok = ok && yield(itemKey(it.SKU), shelved(it.Price, it.Units, it.Available, it.Held, it.Sold))
+		ok = ok && yield(itemKey(it.SKU), shelved(&it))
 	}
 	for id, m := range x.s.marks {
 		ok = ok && (!x.compares(id, m) || yield(orderKey(id), m.String()))
@@ -199,7 +200,7 @@ func (x *both) rebuilt(yield func(key, value string) bool) {
 	}
 	for _, it := range d.Items {
 		h, s := held[it.SKU], sold[it.SKU]
-		ok = ok && yield(itemKey(it.SKU), shelved(it.Price, it.Units, it.Units-h-s, h, s))
+		ok = ok && yield(itemKey(it.SKU), shelved(&stock.Item{Price: it.Price, Units: it.Units, Available: it.Units - h - s, Held: h, Sold: s}))
 	}
 	if x.gone {
 		return
@@ -221,8 +222,8 @@ func definition(state, currency string, numbers ...int64) string {
 	return fmt.Sprint(state, " ", currency, " version, opens, closes, limits and key ", numbers)
 }
 
-func shelved(price, units, available, held, sold int64) string {
-	return fmt.Sprintf("%d available, %d held, %d sold of %d at %d", available, held, sold, units, price)
+func shelved(it *stock.Item) string {
+	return fmt.Sprintf("%d available, %d held, %d sold of %d at %d", it.Available, it.Held, it.Sold, it.Units, it.Price)
 }
 
 func counted(units, orders int64) string { return fmt.Sprintf("%d units, %d orders", units, orders) }
