@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -281,9 +280,9 @@ func (*outboxKeeper) Mark(context.Context, engine.SaleID, int64, []int64) error 
 func TestRealFenceAndRestock(t *testing.T) {
 	t.Parallel()
 	r := setupReal(t, 1)
-	if rep := r.buy("ann"); rep.status != 202 {
-		t.Fatal(rep.raw)
-	}
+	// On a busy machine the broker may be late, and say outcome-unknown: each buyer repeats
+	// under his key, or a unit that he has unheard would be missing.
+	until(t, func() bool { return r.buy("ann", replay).status == 202 })
 	until(t, func() bool { return r.buy("bob").problem == "sold-out" })
 	w, err := r.store.Watch(t.Context(), r.sale.ID, 0)
 	if err != nil {
@@ -297,9 +296,7 @@ func TestRealFenceAndRestock(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	until(t, func() bool {
-		return r.buy(fmt.Sprint("cid", time.Now().UnixNano())).status == 202
-	})
+	until(t, func() bool { return r.buy("cid").status == 202 })
 	t.Logf("a restock was sold again after %v", time.Since(began).Round(time.Millisecond))
 
 	r.build(2, false) // a new epoch whose scripts are not there: NOSCRIPT is the fence
@@ -311,7 +308,5 @@ func TestRealFenceAndRestock(t *testing.T) {
 		return rep.problem == "sale-frozen"
 	})
 	r.build(3, true)
-	until(t, func() bool {
-		return r.buy(fmt.Sprint("dan", time.Now().UnixNano())).status == 202
-	})
+	until(t, func() bool { return r.buy("eve").status == 202 })
 }
