@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -80,6 +79,13 @@ func (s *Store) Unfreeze(ctx context.Context, sale engine.SaleID, epoch int64) (
 // committed before it began, and the first one waits for the lock. A snapshot
 // taken before the lock would miss what was committed while it waited.
 func (s *Store) Cut(ctx context.Context, sale engine.SaleID, epoch int64) (Image, error) {
+	return s.CutAfter(ctx, sale, epoch, nil)
+}
+
+// CutAfter is Cut, but of the orders it reads only what changed since the survey, if
+// that still speaks for the sale; nil is none. The image is the same, and has the
+// survey's memory: no other cut may use it.
+func (s *Store) CutAfter(ctx context.Context, sale engine.SaleID, epoch int64, after *Survey) (Image, error) {
 	var img Image
 	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := postgres.LockSaleExclusive(ctx, tx, sale); err != nil {
@@ -105,50 +111,14 @@ func (s *Store) Cut(ctx context.Context, sale engine.SaleID, epoch int64) (Image
 			return err
 		}
 		img.Covered = tag.RowsAffected()
-		var st Status
-		if img.Sale, st, err = readSale(ctx, tx, sale); err != nil {
+		if img.Sale, _, err = readSale(ctx, tx, sale); err != nil {
 			return err
 		}
-		return img.read(ctx, tx, no, st.Now)
+		img.Live, img.Tombstones, err = picture(ctx, tx, no, after)
+		return err
 	})
 	if err != nil {
 		return Image{}, fmt.Errorf("cut sale %s at epoch %d: %w", sale, epoch, err)
 	}
 	return img, nil
-}
-
-// read fills in the orders. After the replay window PostgreSQL answers repeats
-// and tombstones are no longer needed.
-func (img *Image) read(ctx context.Context, tx pgx.Tx, no int32, now time.Time) error {
-	recent := now.Before(img.Sale.Closes.Add(img.Sale.ReplayWindow))
-	rows, err := tx.Query(ctx, `SELECT id, state, returned, hold_epoch, hold_seq, body, total, limit_buyer, limit_identity, accepted_at,
-		coalesce(extract(epoch FROM finished_at)::bigint, 0), buyer, identities, lines
-		FROM orders WHERE sale_no = $1 AND ($2 OR (state <> $3 AND NOT returned))`, no, recent, engine.Cancelled)
-	if err != nil {
-		return err
-	}
-	var o engine.Order
-	var state engine.OrderState
-	var returned bool
-	var body, finished int64
-	var accepted time.Time
-	var identities, lines string
-	into := []any{
-		&o.Order, &state, &returned, &o.Hold.Epoch, &o.Hold.Seq, &body, &o.Total, &o.LimitBuyer, &o.LimitIdentity, &accepted,
-		&finished, &o.Buyer, &identities, &lines,
-	}
-	_, err = pgx.ForEachRow(rows, into, func() error {
-		o.Body, o.AcceptedAt = uint64(body), accepted.UnixMilli()
-		settled := state == engine.Confirmed
-		if !state.Live() || returned {
-			img.Tombstones = append(img.Tombstones, Tombstone{o.Order, o.Hold, o.Body, settled, finished})
-			return nil
-		}
-		if err := parseBasket(&o, identities, lines); err != nil {
-			return err
-		}
-		img.Live = append(img.Live, LiveOrder{Order: o, Settled: settled, Finished: finished})
-		return nil
-	})
-	return err
 }

@@ -26,6 +26,7 @@ type both struct {
 	model *orders.Model
 	sales []engine.SaleID // the first is paid at-order, the second at checkout
 	epoch map[engine.SaleID]int64
+	seen  map[engine.SaleID]*orders.Survey
 	seq   int64
 	pool  map[engine.SaleID][]engine.Order // the orders that can come, with their last hold
 	ctx   context.Context                  //nolint:containedctx // of the test, not of a call
@@ -40,7 +41,7 @@ func newBoth(rt *rapid.T, b *bundle) *both {
 	_, err := b.Expire(context.Background(), expireAll) // what the schedule before left
 	b.ok(err)
 	m := &both{
-		T: rt, b: b, model: orders.NewModel(time.Now), epoch: map[engine.SaleID]int64{}, pool: map[engine.SaleID][]engine.Order{},
+		T: rt, b: b, model: orders.NewModel(time.Now), epoch: map[engine.SaleID]int64{}, seen: map[engine.SaleID]*orders.Survey{}, pool: map[engine.SaleID][]engine.Order{},
 		sales: []engine.SaleID{engine.SaleID(fmt.Sprint("a", n)), engine.SaleID(fmt.Sprint("c", n))}, ctx: context.Background(),
 	}
 	for i, id := range m.sales {
@@ -387,7 +388,8 @@ func (m *both) unfreeze(sale engine.SaleID) {
 
 func (m *both) cut(sale engine.SaleID, epoch int64) {
 	want, err1 := m.model.Cut(m.ctx, sale, epoch)
-	got, err2 := m.b.Cut(m.ctx, sale, epoch)
+	got, err2 := m.b.CutAfter(m.ctx, sale, epoch, m.seen[sale])
+	delete(m.seen, sale)
 	m.same("cut", err1, err2)
 	if err1 == nil {
 		m.epoch[sale] = epoch + 1
@@ -489,8 +491,8 @@ func TestStoreAndModelAgree(t *testing.T) {
 			"settle2": step(m.settle), "defer": step(m.deferSome), "next attempt": step(m.nextAttempt), "checkout": step(m.checkout),
 			"redefine": step(m.redefine), "expire": step(m.expire), "cancel": step(m.cancel), "return": step(m.giveBack), "supply": step(m.supply),
 			"reject": step(m.reject), "mark": step(m.mark), "freeze": step(m.freeze), "rebuild": step(m.rebuild), "sweep": step(m.sweep), "state": step(m.state),
-			"settle sale": step(m.settleSale),
-			"":            step(m.compare),
+			"settle sale": step(m.settleSale), "survey": step(m.survey),
+			"": step(m.compare),
 		})
 	})
 	b.laws()

@@ -96,11 +96,11 @@ func (o mortalOrders) Freeze(ctx context.Context, sale engine.SaleID, epoch int6
 	return ok, o.done("freeze in PostgreSQL", err)
 }
 
-func (o mortalOrders) Cut(ctx context.Context, sale engine.SaleID, epoch int64) (orders.Image, error) {
+func (o mortalOrders) CutAfter(ctx context.Context, sale engine.SaleID, epoch int64, after *orders.Survey) (orders.Image, error) {
 	if err := o.alive(); err != nil {
 		return orders.Image{}, err
 	}
-	img, err := o.Orders.Cut(ctx, sale, epoch)
+	img, err := o.Orders.CutAfter(ctx, sale, epoch, after)
 	return img, o.done("cut", err)
 }
 

@@ -19,6 +19,13 @@ const (
 	beatBudget = 500 * time.Millisecond
 )
 
+// The first heartbeats of an epoch follow one another quickly: a door that waits to sell
+// needs to see the number rise once.
+const (
+	quickBeat = 100 * time.Millisecond // between them
+	quickFor  = 500 * time.Millisecond // since the epoch was found sound
+)
+
 // word is PostgreSQL's: this process leads the sale, and this is its epoch, not
 // frozen. It allows one heartbeat, until then.
 type word struct {
@@ -43,7 +50,9 @@ func (k *keeper) pulse(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case w := <-k.words:
-			k.beat(ctx, w)
+			if k.beat(ctx, w) && k.age(w.epoch) < quickFor && sleep(ctx, quickBeat, nil) {
+				nudge(k.r.woke)
+			}
 		}
 	}
 }

@@ -99,7 +99,7 @@ func TestMovesOfAnIdleSaleAreFound(t *testing.T) {
 		took = append(took, time.Since(began))
 	}
 	slices.Sort(took)
-	if took[2] > time.Second { // 10 s if each sale looked by itself alone
+	if took[2] > 5*time.Second { // more than 11 s if each sale looked by itself alone
 		t.Errorf("a move was applied after %v", took[2])
 	}
 }

@@ -133,8 +133,11 @@ func (k *keeper) tend(ctx context.Context) {
 	say := outage{log: k.log, what: "sale cannot be probed or rebuilt"}
 	pause := firstPause
 	for {
-		_, err := job.runOnce(ctx)
+		found, err := job.runOnce(ctx)
 		say.tell(ctx, err)
+		if err == nil && found != Sound {
+			continue // rebuilt: it is the next probe that lets the heartbeat begin
+		}
 		next := probeEvery - soonestProbe
 		if err != nil {
 			next, pause = jitter(pause), min(2*pause, longestPause)

@@ -57,7 +57,8 @@ type Orders interface {
 	Unknown(ctx context.Context, sale engine.SaleID, holds []orders.HoldOf) ([]orders.HoldOf, error)
 
 	Freeze(ctx context.Context, sale engine.SaleID, epoch int64) (bool, error)
-	Cut(ctx context.Context, sale engine.SaleID, epoch int64) (orders.Image, error)
+	Survey(ctx context.Context, sale engine.SaleID) (*orders.Survey, error)
+	CutAfter(ctx context.Context, sale engine.SaleID, epoch int64, after *orders.Survey) (orders.Image, error)
 	Unfreeze(ctx context.Context, sale engine.SaleID, epoch int64) (bool, error)
 	Incarnation(ctx context.Context, server string) (int64, error)
 	RaiseIncarnation(ctx context.Context, server string, from int64) (int64, error)

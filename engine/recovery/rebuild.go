@@ -20,6 +20,12 @@ import (
 // is enough to count from the moment we began to lead.
 const leaseWait = 2*time.Second + beatBudget
 
+const (
+	surveysAtOnce = 2                      // each is in memory until its cut
+	surveyLeast   = 200 * time.Millisecond // of the wait, for one to be begun
+	surveyMore    = time.Second            // that one may take longer than the wait
+)
+
 var (
 	errMoved  = errors.New("another leader moved the epoch")
 	errServer = errors.New("the Redis server restarted or failed over meanwhile")
@@ -51,9 +57,13 @@ func (b *rebuilder) runOnce(ctx context.Context, l loss) (_ stock.Server, err er
 	if err := b.freeze(ctx, f); err != nil {
 		return stock.Server{}, err
 	}
+	var survey *orders.Survey
 	if f.Epoch > 0 { // else no door ever had a lease, and nobody accepted anything
 		failpoint.Hit("recovery/after-freeze")
 		d.enter(Waiting)
+		var over func()
+		survey, over = b.survey(ctx, l)
+		defer over()
 		if err := b.wait(ctx); err != nil {
 			return stock.Server{}, err
 		}
@@ -66,7 +76,7 @@ func (b *rebuilder) runOnce(ctx context.Context, l loss) (_ stock.Server, err er
 		return stock.Server{}, err
 	}
 	d.enter(Cutting)
-	img, err := b.cut(ctx, f.Epoch)
+	img, err := b.cut(ctx, f.Epoch, survey)
 	if err != nil {
 		return stock.Server{}, err
 	}
@@ -108,18 +118,45 @@ func (b *rebuilder) freeze(ctx context.Context, f orders.Fence) error {
 
 // wait lets every lease run out. hush was called, so beaten is final.
 func (b *rebuilder) wait(ctx context.Context) error {
-	left := leaseWait - b.k.r.now().Sub(b.k.beaten())
-	if !b.k.r.sleep(ctx, left) {
+	if !b.k.r.sleep(ctx, b.leasesLeft()) {
 		return ctx.Err()
 	}
 	return nil
 }
 
+func (b *rebuilder) leasesLeft() time.Duration {
+	return leaseWait - b.k.r.now().Sub(b.k.beaten())
+}
+
+// survey reads a large sale's orders while the leases run out, so that the cut need
+// read only what changed since. nil if it is not worth it, or could not be done in that
+// time. over forgets it.
+func (b *rebuilder) survey(ctx context.Context, l loss) (_ *orders.Survey, over func()) {
+	k, left := b.k, b.leasesLeft()
+	if l.units < largeUnits || left < surveyLeast {
+		return nil, func() {}
+	}
+	over = func() { k.r.surveys.Add(-1) }
+	if k.r.surveys.Add(1) > surveysAtOnce {
+		return nil, over
+	}
+	ctx, cancel := context.WithTimeout(ctx, left+surveyMore)
+	defer cancel()
+	began := k.r.now()
+	v, err := k.orders.Survey(ctx, k.sale)
+	if err != nil {
+		k.log.Info("the cut reads every order", "err", err)
+		return nil, over
+	}
+	k.log.Info("surveyed", "orders", v.Orders(), "took", k.r.now().Sub(began).Round(time.Millisecond))
+	return v, over
+}
+
 // cut is the one transaction that ends the old epoch.
-func (b *rebuilder) cut(ctx context.Context, epoch int64) (orders.Image, error) {
+func (b *rebuilder) cut(ctx context.Context, epoch int64, after *orders.Survey) (orders.Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, longCallTime)
 	defer cancel()
-	img, err := b.k.orders.Cut(ctx, b.k.sale, epoch)
+	img, err := b.k.orders.CutAfter(ctx, b.k.sale, epoch, after)
 	if errors.Is(err, orders.ErrEpochMoved) {
 		return img, fmt.Errorf("cut: %w", errMoved)
 	}

@@ -59,6 +59,7 @@ type Recovery struct {
 	scout scout
 
 	markers markers
+	surveys atomic.Int64 // under way, or waiting for their cut
 
 	woke    chan struct{} // a sale became sound: do not wait for the tick
 	leaving sync.WaitGroup
@@ -101,6 +102,7 @@ func (r *Recovery) Run(ctx context.Context) error {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {
+		began := r.now()
 		if _, err := r.runOnce(ctx); err != nil && ctx.Err() == nil {
 			if !r.told.Swap(true) {
 				r.log.Warn("recovery cannot renew its leads: no heartbeat, the doors close", "err", err)
@@ -108,13 +110,33 @@ func (r *Recovery) Run(ctx context.Context) error {
 		} else if r.told.Swap(false) {
 			r.log.Info("recovery renews its leads again")
 		}
-		select {
-		case <-ctx.Done():
+		ended := r.now()
+		if !r.nextRound(ctx, tick.C, ended.Add(max(roundLeast, roundRest*ended.Sub(began)))) {
 			return nil
-		case <-tick.C:
-		case <-r.woke:
 		}
 	}
+}
+
+// nextRound waits for the tick, or until a sale wants a round, but for that not before
+// soonest: a thousand that become sound one by one need not have a round each. False
+// if ctx ended.
+func (r *Recovery) nextRound(ctx context.Context, tick <-chan time.Time, soonest time.Time) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-tick:
+		return true
+	case <-r.woke:
+	}
+	rest := time.NewTimer(soonest.Sub(r.now()))
+	defer rest.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-tick:
+	case <-rest.C:
+	}
+	return true
 }
 
 // close ends every keeper, and then gives the leads to whoever wants them.
@@ -129,6 +151,11 @@ func (r *Recovery) close(ctx context.Context) {
 		r.log.Info("the leads of this process stand until they run out", "err", err)
 	}
 }
+
+const (
+	roundLeast = 20 * time.Millisecond // between rounds, whoever wants one
+	roundRest  = 4                     // times as long as a round took is rested at least
+)
 
 // Counts is what one round did.
 type Counts struct {

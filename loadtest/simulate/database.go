@@ -324,7 +324,10 @@ func (c conn) Freeze(ctx context.Context, sale engine.SaleID, epoch int64) (ok b
 	return ok && err == nil, err
 }
 
-func (c conn) Cut(ctx context.Context, sale engine.SaleID, epoch int64) (img orders.Image, err error) {
+// Survey is never asked for: the sales of a story are small.
+func (c conn) Survey(context.Context, engine.SaleID) (*orders.Survey, error) { return nil, nil } //nolint:nilnil // none is one that says nothing
+
+func (c conn) CutAfter(ctx context.Context, sale engine.SaleID, epoch int64, _ *orders.Survey) (img orders.Image, err error) {
 	err = c.tx(ctx, "cut", func() (err error) { img, err = c.m.Cut(ctx, sale, epoch); return err })
 	return forget(img, err)
 }
