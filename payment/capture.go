@@ -67,7 +67,9 @@ func (w *Worker) captureDue(ctx, work context.Context, p *pace) {
 
 // captureOnce takes due tasks and works on them.
 func (w *Worker) captureOnce(ctx context.Context) (tasks int, err error) {
-	due, err := w.cfg.Ledger.Due(ctx, tasksTogether, captureLease)
+	asking, cancel := w.within(ctx, captureLease) // a connection may be dead without a word
+	due, err := w.cfg.Ledger.Due(asking, tasksTogether, captureLease)
+	cancel()
 	if err != nil || len(due) == 0 {
 		return 0, err
 	}
@@ -85,7 +87,9 @@ func (w *Worker) work(ctx context.Context, tasks []ledger.Task) (err error) {
 	}
 	defer w.giveWay.take(ctx)()
 	failpoint.Hit("pay/after-capture")
-	captured, err := w.cfg.Ledger.Finish(ctx, results)
+	writing, cancel := w.within(ctx, captureLease)
+	defer cancel()
+	captured, err := w.cfg.Ledger.Finish(writing, results)
 	if err == nil {
 		failpoint.Hit("pay/after-finish")
 		w.m.captured.Add(float64(captured))

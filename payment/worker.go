@@ -278,7 +278,9 @@ func (w *Worker) expireLoop(ctx, work context.Context) {
 
 func (w *Worker) expireOnce(ctx context.Context) (n int, err error) {
 	done := w.m.stage("expire")
-	n, err = w.cfg.Orders.Expire(ctx, orders.MaxBatch)
+	asking, cancel := w.within(ctx, stepTimeout)
+	n, err = w.cfg.Orders.Expire(asking, orders.MaxBatch)
+	cancel()
 	done(err)
 	if n > 0 {
 		failpoint.Hit("expiry/after-commit")
