@@ -32,26 +32,27 @@ func stateByTime(def *engine.Sale, nowMS int64) engine.SaleState {
 	}
 }
 
-// runOnce returns whether it changed the sale's state. Closing goes to Redis first.
-// It is for good, so both clocks must have passed the time: one of Redis that runs
-// ahead after a failover must not end a sale (see clock). It compares and sets: an
-// operator may have paused the sale, or moved its window, since it was read.
+// runOnce returns whether it changed the sale's state. It is for good, so both clocks
+// must have passed the time: one of Redis that runs ahead after a failover must not end
+// a sale (see clock). It compares and sets: an operator, or the clocks, may have paused
+// the sale, or moved its window, since it was read; so Redis, where the window is over
+// anyway, is told after PostgreSQL, or by the follower.
 func (c *calendar) runOnce(ctx context.Context, v *view) (bool, error) {
 	to := stateByTime(&v.def, min(v.watch.Now, v.asOf.UnixMilli()))
 	if to == v.def.State {
 		return false, nil
 	}
-	if to == engine.SaleClosed && v.watch.State != engine.SaleClosed {
-		if err := c.k.r.cfg.Stock.SetState(ctx, c.k.sale, v.watch.Grip, to); err != nil {
-			return false, fmt.Errorf("close by the clock: %w", err)
-		}
-	}
 	err := c.k.orders.AdvanceSale(ctx, v.def, to, orders.Note{Who: "recovery", Why: "its time has come"})
-	if errors.Is(err, orders.ErrState) { // an operator was faster: the next probe sees it
+	if errors.Is(err, orders.ErrState) { // somebody was faster: the next probe sees it
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("note that the sale is %s: %w", to, err)
+	}
+	if to == engine.SaleClosed && v.watch.State != engine.SaleClosed {
+		if err := c.k.r.cfg.Stock.SetState(ctx, c.k.sale, v.watch.Grip, to); err != nil {
+			return true, fmt.Errorf("close by the clock: %w", err)
+		}
 	}
 	return true, nil
 }

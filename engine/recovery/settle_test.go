@@ -157,7 +157,7 @@ func TestClockAheadClosesNoSale(t *testing.T) {
 	recovery.NewErrands(pausedStock{pauses: p}, pausedOrders{pauses: p}).Run(t.Context(), recovery.Seen{
 		Redis: engine.SaleOpen, Postgres: engine.SaleOpen, Closes: closes, RedisTime: ahead, PostgresTime: ahead,
 	})
-	if want := []string{"redis closed", "postgres closed"}; !slices.Equal(p.got, want) {
+	if want := []string{"postgres closed", "redis closed"}; !slices.Equal(p.got, want) {
 		t.Errorf("both clocks have passed it: %q, want %q", p.got, want)
 	}
 }
