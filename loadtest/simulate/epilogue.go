@@ -76,8 +76,8 @@ func (w *world) late(s *shop, item int, name string) {
 // any order. Nothing may change (law 13).
 func (w *world) replay() bool {
 	for _, s := range w.shops {
-		if def, _, _ := w.db.m.Sale(w.ctx, s.id); slices.Contains(over, def.State) || len(w.broker.sent) == 0 {
-			return false // what comes to it wakes it, and so changes it
+		if def, _, _ := w.db.m.Sale(w.ctx, s.id); slices.Contains(over, def.State) || s.pruned || len(w.broker.sent) == 0 {
+			return false // what comes to it wakes it, or makes tombstones that were pruned, and so changes it
 		}
 	}
 	w.laws.before = w.standing()
