@@ -33,7 +33,7 @@ func (w *world) more() bool {
 func (w *world) rush() (some bool) {
 	for _, s := range w.shops {
 		watch, err := w.redis.m.Watch(w.ctx, s.id, 0)
-		if err != nil || watch.State != engine.SaleOpen || watch.Now < watch.Opens || watch.Now+60_000 > watch.Closes {
+		if err != nil || w.db.m.State(s.id) != engine.SaleOpen || (w.redis.skew-w.db.skew).Abs() > nearlyApart || watch.State != engine.SaleOpen || watch.Now < watch.Opens || watch.Now+60_000 > watch.Closes {
 			continue
 		}
 		s.rushed = true
@@ -76,7 +76,8 @@ func (w *world) late(s *shop, item int, name string) {
 // any order. Nothing may change (law 13).
 func (w *world) replay() bool {
 	for _, s := range w.shops {
-		if def, _, _ := w.db.m.Sale(w.ctx, s.id); slices.Contains(over, def.State) || s.pruned || len(w.broker.sent) == 0 {
+		if def, _, _ := w.db.m.Sale(w.ctx, s.id); slices.Contains(over, def.State) || s.pruned || w.now+int64(time.Minute) > def.Closes.Sub(dawn).Nanoseconds() ||
+			len(w.broker.sent) == 0 {
 			return false // what comes to it wakes it, or makes tombstones that were pruned, and so changes it
 		}
 	}

@@ -76,6 +76,18 @@ func (r *redis) promote() {
 	if r.w.plan.durable {
 		return // it would wait for its replica
 	}
+	// There and back before anybody saw it, under another leader, is a loss that nobody
+	// notices yet: the run id, the scripts and the epoch are what they were. It is not in
+	// the stories (docs/DECISIONS.md, 37).
+	for _, s := range r.w.shops {
+		if f, err := r.w.db.m.Fence(r.w.ctx, s.id); err == nil && f.Epoch <= s.promoted {
+			return
+		}
+	}
+	for _, s := range r.w.shops {
+		f, _ := r.w.db.m.Fence(r.w.ctx, s.id)
+		s.promoted = f.Epoch
+	}
 	p := r.m.Picture()
 	if n := len(r.pictures); n > 0 {
 		p = r.pictures[r.w.rng.IntN(n)]

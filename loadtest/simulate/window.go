@@ -77,7 +77,10 @@ func (l *laws) advanced(seen *engine.Sale, to engine.SaleState) {
 const careFor = 10 * time.Second
 
 // maxApart is how far apart clocks may be, and the error of a measurement.
-const maxApart = time.Second + 100*time.Millisecond
+const (
+	maxApart    = time.Second + 100*time.Millisecond
+	nearlyApart = time.Second - 100*time.Millisecond // between the two a sale may be paused, or not
+)
 
 // kept is what durable mode promises, after Redis lost something: who heard 202 has his
 // hold still, or PostgreSQL has the order.
