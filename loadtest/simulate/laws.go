@@ -197,7 +197,7 @@ func (l *laws) unrestOf(s *shop) string {
 		return fmt.Sprintf("law 14: the clock of Redis is %s before that of PostgreSQL, and %s is %s", at, s.id, watch.State)
 	case said(f.State) != said(watch.State) && !watch.Retired && at.Abs() < nearlyApart: // else nobody follows
 		return fmt.Sprintf("%s is %s in PostgreSQL and %s in Redis", s.id, f.State, watch.State)
-	case f.Version != watch.Version && !watch.Retired:
+	case f.Version != watch.Version && !watch.Retired && at.Abs() < nearlyApart:
 		return fmt.Sprintf("%s is in definition %d in PostgreSQL and %d in Redis", s.id, f.Version, watch.Version)
 	case f.State == engine.SaleSettled && !watch.Retired:
 		return fmt.Sprintf("%s is settled, and its slot does not say so", s.id)
