@@ -47,6 +47,10 @@ type Server struct {
 	ReplID string // changes with each failover
 }
 
+// Name tells this life of the server from all others: one that was replaced and is
+// back has the same process, and its scripts, and other data.
+func (s *Server) Name() string { return s.RunID + " " + s.ReplID }
+
 const (
 	buildSlice = 500 // fields that one HSET of Build writes: a millisecond of Redis' time, shared with other sales
 	buildLanes = 3   // of them at once: while Redis works on one, the others are put into bytes

@@ -32,6 +32,15 @@ func (m *Model) FlushScripts() {
 	clear(m.loaded)
 }
 
+// Renew puts a new process in the place of the one that would be promoted: it has
+// never been given a script.
+func (m *Model) Renew() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.starts++
+	m.standby = modelServer{run: m.starts, loaded: map[string]int64{}}
+}
+
 // Promote hands over to the other server, which has the keys as they were in the
 // picture, and what scripts it was given when it last served. The old one becomes its
 // replica, and may be handed back to.

@@ -35,6 +35,7 @@ func TestDiagnose(t *testing.T) {
 		"no scripts":                {func(n *recovery.Notes) { n.Loaded = false }, recovery.TriggerNoScript},
 		"restarted":                 {func(n *recovery.Notes) { n.Server.RunID = "s" }, recovery.TriggerRunID},
 		"failed over":               {func(n *recovery.Notes) { n.Server.ReplID = "q" }, recovery.TriggerReplID},
+		"built for another server":  {func(n *recovery.Notes) { n.Formerly, n.Stranger = stock.Server{}, true }, recovery.TriggerReplID},
 		"a hold that Redis forgot":  {func(n *recovery.Notes) { n.Fence.Seq = 11 }, recovery.TriggerBehind},
 		"scripts of another sort":   {func(n *recovery.Notes) { n.Refused = true }, recovery.TriggerOther},
 		"new before everything":     {func(n *recovery.Notes) { n.Fence.Epoch, n.Missing = 0, true }, recovery.TriggerNew},

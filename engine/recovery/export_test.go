@@ -17,11 +17,12 @@ type Notes struct {
 	Missing, Loaded  bool
 	Refused          bool
 	Server, Formerly stock.Server
+	Stranger         bool
 }
 
 // Diagnose is diagnose.
 func Diagnose(n Notes) Trigger {
-	return diagnose(&notes{n.Fence, n.Watch, n.Missing, n.Loaded, n.Refused, n.Server, n.Formerly})
+	return diagnose(&notes{n.Fence, n.Watch, n.Missing, n.Loaded, n.Refused, n.Server, n.Formerly, n.Stranger})
 }
 
 // SweepOnce sweeps a sale led by r once.

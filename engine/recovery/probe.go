@@ -41,6 +41,7 @@ type notes struct {
 	refused  bool // the scripts are there and refuse the state
 	server   stock.Server
 	formerly stock.Server // when the sale was last sound; zero if not known
+	stranger bool         // then: the state was not built for this server and history
 }
 
 // diagnose decides, from what was seen alone, whether to rebuild.
@@ -59,6 +60,8 @@ func diagnose(n *notes) Trigger {
 	case n.formerly.RunID != "" && n.formerly.RunID != n.server.RunID:
 		return TriggerRunID
 	case n.formerly.ReplID != "" && n.formerly.ReplID != n.server.ReplID:
+		return TriggerReplID
+	case n.stranger:
 		return TriggerReplID
 	case n.fence.Seq > n.watch.Seq:
 		return TriggerBehind
@@ -118,6 +121,9 @@ func (p *prober) runOnce(ctx context.Context) (Trigger, error) {
 	n.formerly, p.sold = p.formerly, max(p.sold, n.fence.AcceptedAt)
 	found := diagnose(&n)
 	if found == Sound {
+		if n.stranger, err = p.strange(ctx, &n); err != nil {
+			return Sound, err
+		}
 		if n.refused, err = p.prove(ctx, &v); err != nil {
 			return Sound, err
 		}
@@ -144,6 +150,22 @@ func (p *prober) found(ctx context.Context, v *view) error {
 	v.lag = p.lagger.measure(ctx, v)
 	p.k.setView(*v)
 	return p.errands(ctx, v)
+}
+
+// strange asks, once in each lead, whether the state was built for the server that has
+// it: a server that was replaced and is back has its scripts, and perhaps other data,
+// and who led before may not have lived to see it.
+func (p *prober) strange(ctx context.Context, n *notes) (bool, error) {
+	if p.formerly != (stock.Server{}) {
+		return false, nil
+	}
+	ctx, cancel := p.k.r.within(ctx, callTime)
+	defer cancel()
+	inc, err := p.k.orders.Incarnation(ctx, n.server.Name())
+	if err != nil {
+		return false, fmt.Errorf("probe: %w", err)
+	}
+	return inc != n.watch.Incarnation, nil
 }
 
 // prove calls a script, one that changes nothing, once for each state: that it is

@@ -221,14 +221,15 @@ func (b *rebuilder) same(ctx context.Context, server stock.Server) error {
 }
 
 // incarnation is the number that the scripts on this server carry. Servers are
-// told apart by run id, so a restart has a new number anyway; it is raised too
+// told apart by run id and by the history of their data, so a restart or a failover has
+// a new number anyway; it is raised too
 // when its scripts are gone from a server that still runs (SCRIPT FLUSH), because
 // then their absence no longer tells anybody anything.
 func (b *rebuilder) incarnation(ctx context.Context, server stock.Server) (int64, error) {
 	k := b.k
-	inc, err := k.orders.Incarnation(ctx, server.RunID)
+	inc, err := k.orders.Incarnation(ctx, server.Name())
 	if err != nil {
-		return 0, fmt.Errorf("incarnation of %s: %w", server.RunID, err)
+		return 0, fmt.Errorf("incarnation of %s: %w", server.Name(), err)
 	}
 	loaded, err := k.r.cfg.Stock.Loaded(ctx, k.sale, inc)
 	if err != nil {
@@ -237,8 +238,8 @@ func (b *rebuilder) incarnation(ctx context.Context, server stock.Server) (int64
 	if loaded {
 		return inc, nil
 	}
-	if inc, err = k.orders.RaiseIncarnation(ctx, server.RunID, inc); err != nil {
-		return 0, fmt.Errorf("raise the incarnation of %s: %w", server.RunID, err)
+	if inc, err = k.orders.RaiseIncarnation(ctx, server.Name(), inc); err != nil {
+		return 0, fmt.Errorf("raise the incarnation of %s: %w", server.Name(), err)
 	}
 	return inc, nil
 }

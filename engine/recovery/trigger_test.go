@@ -99,6 +99,29 @@ func TestEachTriggerHeals(t *testing.T) {
 	}
 }
 
+// Redis is handed over and back, and has lost something, while nobody led: the same
+// process has the same scripts, and who leads next never saw another.
+func TestFailoverWithoutALeader(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	s.kill()
+	s.args = append(s.args, "--enable-debug-command", "yes")
+	s.start()
+	w := setup(t, s.url())
+	_, stop := w.recover()
+	w.sells(1)
+	stop()
+	rebuilds, stop := w.counted(nil)
+	w.known(w.buy(1))
+	stop()
+	if n := rebuilds(); len(n) > 0 {
+		t.Fatalf("another leader rebuilt what was sound: %v", n)
+	}
+	w.ok(w.rdb.Do(t.Context(), "debug", "change-repl-id").Err())
+	rebuilds, _ = w.counted(nil)
+	w.eventually("the next leader rebuilds", func() bool { return rebuilds()[string(recovery.TriggerReplID)] == 1 })
+}
+
 // older brings a sale to what a release with other texts of the same scripts had
 // made of it: its texts are loaded, and the state names them.
 func (w *world) older(at stock.Watch) {

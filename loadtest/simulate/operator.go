@@ -81,8 +81,10 @@ func (o *operator) redefine(s *shop) {
 	o.change(s, change)
 }
 
-// lengthen moves the end of the window far away.
+// lengthen moves the end of the window far away. What was built after the replay window
+// that was had no tombstones.
 func (o *operator) lengthen(s *shop) {
+	s.pruned = true
 	later := dawn.Add(farAway + time.Hour)
 	o.change(s, control.Change{Closes: &later})
 }

@@ -56,12 +56,11 @@ type shop struct {
 	lead   orders.Lead // PostgreSQL's table of leads
 	leader string
 
-	window         // law 14
-	priced   bool  // a price was changed
-	pruned   bool  // tombstones were
-	promoted int64 // epoch in which a replica was promoted last
-	life     int   // of Redis, when the sale was settled
-	rushed   bool  // at the end somebody came for every unit that was left
+	window      // law 14
+	priced bool // a price was changed
+	pruned bool // tombstones were
+	life   int  // of Redis, when the sale was settled
+	rushed bool // at the end somebody came for every unit that was left
 }
 
 var goods = [...][2]engine.SKU{{"A", "B"}, {"C", "D"}}

@@ -19,6 +19,7 @@ type redis struct {
 	m        *stock.Model
 	skew     time.Duration // of its clock
 	pictures []stock.Picture
+	handed   int64 // when a replica was last promoted
 	careless int64 // since when it answers before it writes, in a durable story; 0: it does not
 }
 
@@ -71,27 +72,23 @@ func (r *redis) lose() {
 	r.w.laws.kept()
 }
 
+// handBack is how long it takes at least to hand over to where one came from: Redis
+// Sentinel waits for minutes. Sooner, the replica is a process that was never master.
+const handBack = 5 * time.Second
+
 // promote hands over to a replica that lags behind.
 func (r *redis) promote() {
 	if r.w.plan.durable {
 		return // it would wait for its replica
 	}
-	// There and back before anybody saw it, under another leader, is a loss that nobody
-	// notices yet: the run id, the scripts and the epoch are what they were. It is not in
-	// the stories (docs/DECISIONS.md, 37).
-	for _, s := range r.w.shops {
-		if f, err := r.w.db.m.Fence(r.w.ctx, s.id); err == nil && f.Epoch <= s.promoted {
-			return
-		}
-	}
-	for _, s := range r.w.shops {
-		f, _ := r.w.db.m.Fence(r.w.ctx, s.id)
-		s.promoted = f.Epoch
-	}
 	p := r.m.Picture()
 	if n := len(r.pictures); n > 0 {
 		p = r.pictures[r.w.rng.IntN(n)]
 	}
+	if r.w.now < r.handed+int64(handBack) {
+		r.m.Renew()
+	}
+	r.handed = r.w.now
 	r.m.Promote(p)
 	r.again("replica promoted")
 }
@@ -118,9 +115,9 @@ func (r *redis) again(what string) {
 	if w.rng.IntN(2) == 0 {
 		w.after(w.between(0, 5*time.Second), func() {
 			server, _ := r.m.Server(w.ctx, saleID)
-			inc, _ := w.db.m.Incarnation(w.ctx, server.RunID)
+			inc, _ := w.db.m.Incarnation(w.ctx, server.Name())
 			if loaded, _ := r.m.Loaded(w.ctx, saleID, inc); !loaded {
-				inc, _ = w.db.m.RaiseIncarnation(w.ctx, server.RunID, inc)
+				inc, _ = w.db.m.RaiseIncarnation(w.ctx, server.Name(), inc)
 			}
 			_ = r.m.Load(w.ctx, saleID, inc)
 			w.tell("another sale loads the scripts of incarnation %d", inc)
