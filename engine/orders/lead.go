@@ -58,8 +58,8 @@ func (s *Store) mayLead(ctx context.Context, tx pgx.Tx, no int32) error {
 	return err
 }
 
-// Led is a sale that a leader leads, and its fence as PostgreSQL has it. Seq is
-// not read.
+// Led is a sale that a leader leads, and its fence as PostgreSQL has it.
+// AcceptedAt is not read.
 type Led struct {
 	Lead
 	Fence Fence
@@ -99,7 +99,9 @@ func (l *Leader) Round(ctx context.Context) ([]Led, error) {
 			WHERE l.leader NOT IN (SELECT name FROM leaders WHERE until BETWEEN clock_timestamp() AND clock_timestamp() + $3::interval)
 			ORDER BY s.state = 'closed', s.state = 'paused', s.opens LIMIT $2 FOR UPDATE OF l SKIP LOCKED) free
 		WHERE l.sale_no = free.sale_no`, l.name, takeMost, leadMost)
-	b.Queue(`SELECT s.id, l.number, s.epoch, s.frozen, s.state, s.version, clock_timestamp() FROM leads l JOIN sales s ON s.no = l.sale_no
+	b.Queue(`SELECT s.id, l.number, s.epoch, s.frozen, s.state, s.version, coalesce(last.hold_seq, 0), clock_timestamp()
+		FROM leads l JOIN sales s ON s.no = l.sale_no LEFT JOIN LATERAL (SELECT o.hold_seq FROM orders o
+			WHERE o.sale_no = s.no AND o.hold_epoch = s.epoch AND NOT o.stray ORDER BY o.hold_seq DESC LIMIT 1) last ON true
 		WHERE l.leader = $1`, l.name)
 	res := l.pool.SendBatch(ctx, &b)
 	led, err := readLed(res)
@@ -120,7 +122,7 @@ func readLed(res pgx.BatchResults) ([]Led, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (l Led, err error) {
-		err = r.Scan(&l.Sale, &l.Number, &l.Fence.Epoch, &l.Fence.Frozen, &l.Fence.State, &l.Fence.Version, &l.Now)
+		err = r.Scan(&l.Sale, &l.Number, &l.Fence.Epoch, &l.Fence.Frozen, &l.Fence.State, &l.Fence.Version, &l.Fence.Seq, &l.Now)
 		l.Fence.Sale, l.Now = l.Sale, l.Now.UTC()
 		return l, err
 	})

@@ -8,9 +8,7 @@ import (
 )
 
 const (
-	// askEvery is how often PostgreSQL is asked about a sale of which nothing is new:
-	// only that tells of a hold that PostgreSQL has and Redis has not given out
-	// though it gave out nothing since.
+	// askEvery is how often PostgreSQL is asked about a sale of which nothing is new.
 	askEvery = 20 * time.Second
 
 	// toldMost is how old a round may be to speak for PostgreSQL: as long as the lead
@@ -20,7 +18,7 @@ const (
 
 // told is what the last round told of a sale.
 type told struct {
-	fence orders.Fence // without Seq
+	fence orders.Fence // without AcceptedAt
 	now   time.Time    // PostgreSQL's clock
 	at    interval     // when it was asked
 }
@@ -56,6 +54,7 @@ func (p *prober) glance(ctx context.Context) (view, bool, error) {
 	ctx, cancel := p.k.r.within(ctx, callTime)
 	defer cancel()
 	n := notes{fence: v.fence, formerly: p.formerly}
+	n.fence.Seq = max(n.fence.Seq, t.fence.Seq) // one epoch: see says
 	watched, err := p.look(ctx, &n)
 	if err != nil {
 		return v, false, err

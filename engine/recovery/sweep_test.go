@@ -107,9 +107,7 @@ func TestOldEpochIsDroppedWhenEmpty(t *testing.T) {
 	w.halt.Lock()
 	goOn := sync.OnceFunc(w.halt.Unlock)
 	defer goOn()
-	// Behind, so that it is rebuilt; and no number that a probe has seen, for such a one
-	// is noticed only when PostgreSQL is asked again.
-	w.ok(w.rdb.HSet(t.Context(), fmt.Sprintf("s:{%s}:1:st", w.sale), "seq", 1).Err())
+	w.ok(w.rdb.HSet(t.Context(), fmt.Sprintf("s:{%s}:1:st", w.sale), "seq", 0).Err()) // behind: rebuild
 	w.sells(2)
 	recovery.AgeEpoch(r, w.sale, time.Hour)
 	w.swept(r, "one unknown in the old epoch", func(c recovery.SweepCounts) bool { return c.Unknown == 1 && c.Dropped == 0 })

@@ -99,6 +99,34 @@ func TestEachTriggerHeals(t *testing.T) {
 	}
 }
 
+// A sale in which nothing happens is asked about in Redis alone. What Redis gave out
+// and lost between two such probes is noticed by the round, and not only when
+// PostgreSQL is asked about that sale again, 40 rounds later.
+func TestQuietSaleThatFallsBehind(t *testing.T) {
+	t.Parallel()
+	w := setup(t, "")
+	var c counts
+	gate := &stopped{at: make(chan string, 1)}
+	rebuilds, _ := w.counted(func(cfg *recovery.Config) {
+		cfg.Stock, cfg.Lead = stoppedStock{cfg.Stock, gate}, countedLead{cfg.Lead, &c}
+	})
+	at := w.sells(1)
+	from := c.rounds.Load()
+	w.eventually("probes that find nothing new", func() bool { return c.rounds.Load() >= from+6 })
+	gate.halt()
+	<-gate.at
+	w.known(w.buy(6))
+	w.ok(w.rdb.HSet(t.Context(), w.stateKey(at.Epoch), "seq", 0).Err()) // as it was at each probe
+	from = c.rounds.Load()
+	gate.wake()
+	w.eventually("it is rebuilt", func() bool { return rebuilds()[string(recovery.TriggerBehind)] == 1 })
+	if n := c.rounds.Load() - from; n > 24 {
+		t.Errorf("it took %d rounds", n)
+	}
+	w.sells(2)
+	w.counts(mugs-6, 6, 0)
+}
+
 // Redis is handed over and back, and has lost something, while nobody led: the same
 // process has the same scripts, and who leads next never saw another.
 func TestFailoverWithoutALeader(t *testing.T) {

@@ -110,7 +110,7 @@ func (l leader) Round(ctx context.Context) (led []orders.Led, err error) {
 				if err != nil {
 					return err
 				}
-				f.Seq = 0
+				f.AcceptedAt = 0
 				out = append(out, orders.Led{Lead: s.lead, Fence: f, Now: now})
 			}
 		}
