@@ -34,8 +34,9 @@ type world struct {
 	ctx    context.Context //nolint:containedctx // of who is no process
 	cur    *actor
 	steps  int
-	healed bool // nothing fails any more
-	jumped bool // a clock did
+	next   int64 // when to look again whether all is at rest
+	healed bool  // nothing fails any more
+	jumped bool  // a clock did
 
 	rushed, replayed bool // see more
 
@@ -77,10 +78,13 @@ func newWorld(seed uint64, s *story, st *stage) *world {
 // run tells the story to its end, and returns what was found wrong.
 func (w *world) run() []string {
 	defer w.close()
-	next := int64(troubleFor)
+	w.next = int64(troubleFor)
 	for w.step() && len(w.laws.broken) == 0 {
-		if w.now >= next && w.healed {
-			next = w.now + int64(time.Second)
+		if !w.looks(w.now, w.steps) {
+			continue
+		}
+		if w.now >= w.next && w.healed {
+			w.next = w.now + int64(time.Second)
 			if w.laws.atRest() && !w.more() {
 				w.laws.verdict()
 				return w.laws.broken
@@ -91,6 +95,11 @@ func (w *world) run() []string {
 		}
 	}
 	return w.laws.broken
+}
+
+// looks tells whether a story must be looked at as a whole when it has come that far.
+func (w *world) looks(now int64, steps int) bool {
+	return now >= w.next && w.healed || now > int64(restBy) || steps > maxSteps || len(w.laws.broken) > 0
 }
 
 // heal ends all trouble.
