@@ -36,7 +36,7 @@ type modelSale struct {
 type modelEpoch struct {
 	watch      Watch // all of it but Items, Now and Epoch
 	items      map[engine.SKU]*Item
-	records    map[engine.OrderID]engine.Record
+	records    map[engine.OrderID]*engine.Record // nobody changes one: pictures share them
 	buyers     map[engine.BuyerID]Counter
 	identities map[engine.Identity]int64
 	outbox     map[int64]engine.Envelope
@@ -83,6 +83,7 @@ func (m *Model) Watch(_ context.Context, sale engine.SaleID, _ int64) (Watch, er
 	}
 	w := e.watch
 	w.Epoch, w.Now = s.inUse, m.Now()
+	w.Items = make([]Item, 0, len(e.items))
 	for _, it := range e.items {
 		w.Items = append(w.Items, *it)
 	}
@@ -137,7 +138,7 @@ func (m *Model) reserve(q *question, d *Decision) error {
 	for i := range q.baskets {
 		b := &q.baskets[i]
 		if r, ok := e.records[b.Order]; ok {
-			d.Verdicts = append(d.Verdicts, e.replay(r, b, first))
+			d.Verdicts = append(d.Verdicts, e.replay(*r, b, first))
 			continue
 		}
 		v := e.judge(b, d.At, q)
@@ -232,7 +233,7 @@ func (e *modelEpoch) take(b *engine.Basket, v Verdict, first, now int64) engine.
 		it.Held += l.Quantity
 	}
 	e.count(b.Buyer, b.Identities, engine.Units(b.Lines), 1)
-	e.records[b.Order] = engine.Record{State: engine.RecordHeld, Entry: first, Order: o}
+	e.records[b.Order] = &engine.Record{State: engine.RecordHeld, Entry: first, Order: o}
 	return o
 }
 
@@ -276,7 +277,7 @@ func (m *Model) State(sale engine.SaleID) map[string]map[string]string {
 			set(k.state, field, value)
 		}
 		for id, r := range e.records {
-			set(k.records, string(id), string(engine.AppendRecord(nil, &r)))
+			set(k.records, string(id), string(engine.AppendRecord(nil, r)))
 		}
 		for buyer, c := range e.buyers {
 			set(k.buyers, string(buyer), decimal(perUnit*c.Units+perOrder*c.Orders))

@@ -93,6 +93,22 @@ func (m *Model) Shared(sale engine.SaleID, epoch int64, id engine.Identity) int6
 	return 0
 }
 
+// Holds tells whether an epoch of the sale has a record of the order.
+func (m *Model) Holds(sale engine.SaleID, id engine.OrderID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.sales[sale]
+	if s == nil {
+		return false
+	}
+	for _, e := range s.epochs {
+		if e.records[id] != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // LoseSince is a restart of Redis that lost every write after the picture was taken.
 func (m *Model) LoseSince(p Picture) {
 	m.Restart()
@@ -113,7 +129,7 @@ func copySales(from map[engine.SaleID]*modelSale) map[engine.SaleID]*modelSale {
 	return out
 }
 
-// copied shares with e what nobody changes: the slices inside of orders.
+// copied shares with e what nobody changes: records, and the slices inside of orders.
 func (e *modelEpoch) copied() *modelEpoch {
 	c := &modelEpoch{
 		watch: e.watch, items: make(map[engine.SKU]*Item, len(e.items)), records: maps.Clone(e.records), buyers: maps.Clone(e.buyers),

@@ -103,7 +103,7 @@ func (e *modelEpoch) shift(lines []engine.Line, held, sold, available int64) {
 
 // bury leaves the tombstone of a finished order.
 func (e *modelEpoch) bury(mv *engine.Move, state engine.RecordState, now int64) {
-	r := engine.Record{State: state, Finished: now}
+	r := &engine.Record{State: state, Finished: now}
 	r.Order.Order, r.Order.Hold, r.Order.Body = mv.Order, mv.Hold, mv.Body
 	e.records[mv.Order] = r
 }
@@ -240,7 +240,7 @@ func (m *Model) Record(_ context.Context, sale engine.SaleID, order engine.Order
 	for _, epoch := range []int64{s.inUse, s.inUse - 1} {
 		if e := s.epochs[epoch]; e != nil {
 			if r, ok := e.records[order]; ok {
-				return r, true, nil
+				return *r, true, nil
 			}
 		}
 	}
@@ -252,9 +252,11 @@ func (m *Model) Records(_ context.Context, sale engine.SaleID, epoch int64, _ ui
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.at(sale, epoch); e != nil {
-		recs = slices.SortedFunc(maps.Values(e.records), func(a, b engine.Record) int {
-			return cmp.Compare(a.Order.Order, b.Order.Order)
-		})
+		recs = make([]engine.Record, 0, len(e.records))
+		for _, r := range e.records {
+			recs = append(recs, *r)
+		}
+		slices.SortFunc(recs, func(a, b engine.Record) int { return cmp.Compare(a.Order.Order, b.Order.Order) })
 	}
 	return recs, 0, nil
 }
@@ -276,7 +278,7 @@ func (m *Model) Build(_ context.Context, img Image) error {
 		return ErrFenced
 	}
 	e := &modelEpoch{
-		items: map[engine.SKU]*Item{}, records: map[engine.OrderID]engine.Record{}, buyers: map[engine.BuyerID]Counter{},
+		items: map[engine.SKU]*Item{}, records: map[engine.OrderID]*engine.Record{}, buyers: map[engine.BuyerID]Counter{},
 		identities: map[engine.Identity]int64{}, outbox: map[int64]engine.Envelope{}, rows: map[string]int64{},
 	}
 	e.define(&img.Sale)
@@ -297,9 +299,11 @@ func (m *Model) Build(_ context.Context, img Image) error {
 	}
 	for i := 0; i < len(h.records); i += 2 {
 		id := engine.OrderID(h.records[i])
-		if e.records[id], err = engine.ParseRecord(id, h.records[i+1]); err != nil {
+		r, err := engine.ParseRecord(id, h.records[i+1])
+		if err != nil {
 			return err
 		}
+		e.records[id] = &r
 	}
 	s.epochs[img.Epoch], s.inUse = e, img.Epoch
 	return nil

@@ -71,7 +71,10 @@ type Recovery struct {
 }
 
 // New returns a Recovery that does nothing until Run.
-func New(cfg Config) *Recovery {
+func New(cfg Config) *Recovery { return newRecovery(cfg, nil) }
+
+// newRecovery makes meters if it is given none.
+func newRecovery(cfg Config, m *meter) *Recovery {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -87,8 +90,11 @@ func New(cfg Config) *Recovery {
 	if cfg.PruneAfter == 0 {
 		cfg.PruneAfter = PruneAfter
 	}
+	if m == nil {
+		m = newMeter(cfg.Registerer)
+	}
 	return &Recovery{
-		cfg: cfg, log: cfg.Logger, meter: newMeter(cfg.Registerer), now: cfg.Now,
+		cfg: cfg, log: cfg.Logger, meter: m, now: cfg.Now,
 		woke: make(chan struct{}, 1), keepers: map[engine.SaleID]*keeper{},
 	}
 }

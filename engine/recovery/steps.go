@@ -26,9 +26,14 @@ type StepsClock struct {
 	Within func(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
 }
 
-// NewSteps returns the role, for stepping. Not safe for use by two goroutines at once.
-func NewSteps(cfg Config, clock StepsClock) *Steps {
-	r := New(cfg)
+// NewSteps returns the role, for stepping. like, if not nil, is another whose metrics it
+// shares. Not safe for use by two goroutines at once.
+func NewSteps(cfg Config, clock StepsClock, like *Steps) *Steps {
+	var m *meter
+	if like != nil {
+		m = like.r.meter
+	}
+	r := newRecovery(cfg, m)
 	r.steps = &clock
 	return &Steps{r}
 }

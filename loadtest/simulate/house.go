@@ -196,7 +196,7 @@ func (w *world) recovery(p *process) {
 	steps := recovery.NewSteps(recovery.Config{
 		Stock: w.redis, Pulse: w.redis, Orders: c, Lead: leader{w.db, fmt.Sprint(p.name, ".", w.db.serial)},
 		Publisher: w.broker, Drainer: w.relaying(), Registerer: registry{}, Now: w.time, SettleAfter: settleAfter,
-	}, recovery.StepsClock{Sleep: w.sleep, Within: w.within})
+	}, recovery.StepsClock{Sleep: w.sleep, Within: w.within}, w.stage.recovery)
 	jobs, pulses := make([]*recovery.Jobs, len(w.shops)), make([]*actor, len(w.shops))
 	var round *actor
 	round = w.spawn(p, p.name+"/round", func(a *actor) {

@@ -2,7 +2,6 @@ package simulate
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -310,17 +309,5 @@ func (r *redis) DropEpoch(ctx context.Context, sale engine.SaleID, epoch int64) 
 
 // holds tells whether some epoch has a record of the order.
 func (r *redis) holds(id engine.OrderID) bool {
-	for _, s := range r.w.shops {
-		epochs, err := r.m.Epochs(r.w.ctx, s.id)
-		if err != nil && !errors.Is(err, stock.ErrNoSale) {
-			return true
-		}
-		for _, epoch := range epochs {
-			recs, _, _ := r.m.Records(r.w.ctx, s.id, epoch, 0)
-			if slices.ContainsFunc(recs, func(rec engine.Record) bool { return rec.Order.Order == id }) {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.w.shops, func(s *shop) bool { return r.m.Holds(s.id, id) })
 }

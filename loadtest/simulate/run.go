@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/doorbuster/doorbuster/engine/door"
+	"github.com/doorbuster/doorbuster/engine/recovery"
 	"github.com/doorbuster/doorbuster/payment"
 	"github.com/doorbuster/doorbuster/payment/provider"
 )
@@ -118,9 +119,10 @@ func (s *story) add(line string) { s.lines = append(s.lines, line) }
 // stage is what stories that are told one after another share, because making it costs
 // more than a story: metrics that nobody reads, and coroutines.
 type stage struct {
-	door   *door.Steps
-	worker *payment.Steps
-	idle   []*coroutine
+	door     *door.Steps
+	worker   *payment.Steps
+	recovery *recovery.Steps
+	idle     []*coroutine
 }
 
 func newStage() *stage {
@@ -135,7 +137,7 @@ func newStage() *stage {
 	if err != nil {
 		panic(err)
 	}
-	return &stage{door: steps, worker: worker}
+	return &stage{door: steps, worker: worker, recovery: recovery.NewSteps(recovery.Config{Registerer: registry{}}, recovery.StepsClock{}, nil)}
 }
 
 func (s *stage) close() {
