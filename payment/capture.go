@@ -58,7 +58,7 @@ func (w *Worker) more(tasks []ledger.Task) []ledger.Task {
 
 func (w *Worker) captureDue(ctx, work context.Context, p *pace) {
 	for ctx.Err() == nil {
-		n, err := w.captureOnce(work)
+		n, err := w.captureOnce(work, p.limit())
 		if !p.met(ctx, err) || n < tasksTogether {
 			return
 		}
@@ -66,8 +66,8 @@ func (w *Worker) captureDue(ctx, work context.Context, p *pace) {
 }
 
 // captureOnce takes due tasks and works on them.
-func (w *Worker) captureOnce(ctx context.Context) (tasks int, err error) {
-	asking, cancel := w.within(ctx, captureLease) // a connection may be dead without a word
+func (w *Worker) captureOnce(ctx context.Context, limit time.Duration) (tasks int, err error) {
+	asking, cancel := w.within(ctx, limit)
 	due, err := w.cfg.Ledger.Due(asking, tasksTogether, captureLease)
 	cancel()
 	if err != nil || len(due) == 0 {
@@ -87,14 +87,27 @@ func (w *Worker) work(ctx context.Context, tasks []ledger.Task) (err error) {
 	}
 	defer w.giveWay.take(ctx)()
 	failpoint.Hit("pay/after-capture")
-	writing, cancel := w.within(ctx, captureLease)
-	defer cancel()
-	captured, err := w.cfg.Ledger.Finish(writing, results)
+	captured, err := w.finish(ctx, results)
 	if err == nil {
 		failpoint.Hit("pay/after-finish")
 		w.m.captured.Add(float64(captured))
 	}
 	return err
+}
+
+// finish writes results down, trying as long as their lease may last.
+func (w *Worker) finish(ctx context.Context, results []ledger.Result) (captured int, err error) {
+	ctx, cancel := w.within(ctx, captureLease)
+	defer cancel()
+	p := w.pace("finish")
+	for {
+		writing, stop := w.within(ctx, p.limit())
+		captured, err = w.cfg.Ledger.Finish(writing, results)
+		stop()
+		if err == nil || !p.met(ctx, err) {
+			return captured, err
+		}
+	}
 }
 
 // ask does one task at its provider.

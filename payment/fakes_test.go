@@ -57,6 +57,7 @@ type house struct {
 	changed  chan struct{}  // closed and renewed at every change
 
 	before func(step string) error // called without the lock; its error fails the step
+	dead   map[string]time.Time    // until when a call of a step is never answered
 }
 
 func newHouse() *house {
@@ -69,7 +70,7 @@ func newHouse() *house {
 }
 
 func (h *house) step(ctx context.Context, name string) (func(), error) {
-	if err := errors.Join(ctx.Err(), h.before(name)); err != nil {
+	if err := h.answers(ctx, name); err != nil {
 		return nil, err
 	}
 	h.mu.Lock()
@@ -78,6 +79,13 @@ func (h *house) step(ctx context.Context, name string) (func(), error) {
 		h.changed = make(chan struct{})
 		h.mu.Unlock()
 	}, nil
+}
+
+func (h *house) answers(ctx context.Context, name string) error {
+	if time.Now().Before(h.dead[name]) {
+		<-ctx.Done()
+	}
+	return errors.Join(ctx.Err(), h.before(name))
 }
 
 // until waits for the condition, which is tested at every change of the house.
@@ -239,7 +247,7 @@ func (h *house) Defer(ctx context.Context, _ engine.SaleID, ids []engine.OrderID
 	return nil
 }
 
-func (h *house) Expire(context.Context, int) (int, error) { return 0, h.before("expire") }
+func (h *house) Expire(ctx context.Context, _ int) (int, error) { return 0, h.answers(ctx, "expire") }
 
 func (h *house) MarkMarker(ctx context.Context, nonce string) error {
 	done, err := h.step(ctx, "marker")
@@ -288,7 +296,7 @@ func (h *house) Unpark(ctx context.Context, id int64) error {
 	return nil
 }
 
-func (h *house) ParkedOrders(context.Context) (int64, error) { return 0, h.before("count") }
+func (h *house) ParkedOrders(ctx context.Context) (int64, error) { return 0, h.answers(ctx, "count") }
 
 func (h *house) Book(_ context.Context, sale engine.SaleID, name, currency string) (ledger.Book, error) {
 	return ledger.Book{No: 1, Sale: sale, Provider: name, Currency: currency}, nil
@@ -361,8 +369,8 @@ func (h *house) Finish(ctx context.Context, rs []ledger.Result) (n int, err erro
 	return n, nil
 }
 
-func (h *house) Owed(context.Context) (captures, voids int64, err error) {
-	return 0, 0, h.before("owed")
+func (h *house) Owed(ctx context.Context) (captures, voids int64, err error) {
+	return 0, 0, h.answers(ctx, "owed")
 }
 
 // shelf stands in for stock: it takes what it is told to.

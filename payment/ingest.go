@@ -18,10 +18,6 @@ import (
 // orders without claiming them. They then cost one more transaction.
 const slotWait = 100 * time.Millisecond
 
-// stepTimeout bounds one transaction: a PostgreSQL that is silent is one that is
-// down.
-const stepTimeout = 20 * time.Second
-
 // recordTimeout bounds the look at the record of an order that cannot be read.
 const recordTimeout = 2 * time.Second
 
@@ -108,7 +104,7 @@ func (in *ingester) parcels(parcels []parcel) {
 func (in *ingester) markers(markers []Message) {
 	for _, m := range markers {
 		nonce, _ := queue.MarkerNonce(m.Body)
-		if in.stop.Err() != nil || !in.until(func() error { return in.w.cfg.Orders.MarkMarker(in.work, nonce) }) {
+		if in.stop.Err() != nil || !in.until(func(ctx context.Context) error { return in.w.cfg.Orders.MarkMarker(ctx, nonce) }) {
 			return
 		}
 		in.ack(m)
@@ -195,8 +191,8 @@ func (in *ingester) write(sale engine.SaleID, arrivals []orders.Arrival) (wr wri
 	}
 	var rep orders.IngestReport
 	var poison error
-	ok = in.until(func() (err error) {
-		rep, err = in.once(sale, arrivals)
+	ok = in.until(func(ctx context.Context) (err error) {
+		rep, err = in.once(ctx, sale, arrivals)
 		if errors.Is(err, orders.ErrNotWritable) || errors.Is(err, orders.ErrNoSale) {
 			poison, err = err, nil
 		}
@@ -225,11 +221,9 @@ func (in *ingester) write(sale engine.SaleID, arrivals []orders.Arrival) (wr wri
 }
 
 // once is one try to write arrivals; those it claimed go to the payers.
-func (in *ingester) once(sale engine.SaleID, arrivals []orders.Arrival) (rep orders.IngestReport, err error) {
+func (in *ingester) once(ctx context.Context, sale engine.SaleID, arrivals []orders.Arrival) (rep orders.IngestReport, err error) {
 	done := in.w.m.stage("ingest")
 	defer func() { done(err) }()
-	ctx, cancel := in.w.within(in.work, stepTimeout)
-	defer cancel()
 	slot := in.slot()
 	defer in.w.giveWay.take(ctx)()
 	failpoint.Hit("ingest/before-commit")
@@ -299,7 +293,7 @@ func (in *ingester) unread(sale engine.SaleID, b *engine.BadLine) orders.Rejecte
 
 func (in *ingester) reject(sale engine.SaleID, r orders.Rejected) bool {
 	in.w.log.Error("order rejected", "sale", sale, "order", r.Order, "cause", r.Cause)
-	ok := in.until(func() error { return in.w.cfg.Orders.Reject(in.work, sale, r) })
+	ok := in.until(func(ctx context.Context) error { return in.w.cfg.Orders.Reject(ctx, sale, r) })
 	if ok {
 		in.w.m.rejected.Inc()
 	}
@@ -309,9 +303,9 @@ func (in *ingester) reject(sale engine.SaleID, r orders.Rejected) bool {
 // until repeats a step until it succeeds, and returns false if the loop has to stop
 // before. Messages are held meanwhile: giving them back would count against their
 // delivery limit.
-func (in *ingester) until(step func() error) bool {
+func (in *ingester) until(step func(context.Context) error) bool {
 	for {
-		err := step()
+		err := in.try(step)
 		if err == nil {
 			in.p.met(in.stop, nil)
 			return true
@@ -321,6 +315,12 @@ func (in *ingester) until(step func() error) bool {
 			return false
 		}
 	}
+}
+
+func (in *ingester) try(step func(context.Context) error) error {
+	ctx, cancel := in.w.within(in.work, in.p.limit())
+	defer cancel()
+	return step(ctx)
 }
 
 func (in *ingester) failed(err error) {

@@ -15,6 +15,7 @@ type pace struct {
 	log   *slog.Logger
 	stage string
 	pause time.Duration // 0: all is well
+	slow  int           // tries in a row that ran out of time
 	steps *Clock        // of Steps; nil: the real one
 }
 
@@ -27,7 +28,7 @@ func (p *pace) met(ctx context.Context, err error) bool {
 		if p.pause > 0 {
 			p.log.Info("payment goes on", "stage", p.stage)
 		}
-		p.pause = 0
+		p.pause, p.slow = 0, 0
 		return ctx.Err() == nil
 	}
 	if ctx.Err() != nil {
@@ -37,7 +38,21 @@ func (p *pace) met(ctx context.Context, err error) bool {
 		p.log.Warn("payment waits", "stage", p.stage, "err", err)
 	}
 	p.pause = min(max(2*p.pause, firstPause), maxPause)
+	if errors.Is(err, context.DeadlineExceeded) {
+		p.slow++
+	}
 	return p.sleep(ctx, p.pause)
+}
+
+// limit bounds the next try. The first is short, for a connection may be dead without a
+// word; each that runs out makes the next longer, for PostgreSQL may be slow, and a
+// try that is always cut off too early would never end.
+func (p *pace) limit() time.Duration {
+	d := firstLimit
+	for range p.slow {
+		d = min(2*d, maxLimit)
+	}
+	return d
 }
 
 // sleep waits about d, or until ctx ends: then it returns false.

@@ -95,7 +95,7 @@ func (w *Worker) payLoop(ctx, work context.Context) {
 // ingest has handed something over.
 func (w *Worker) payDue(ctx, work context.Context, p *pace) {
 	for ctx.Err() == nil {
-		n, err := w.payOnce(work)
+		n, err := w.payOnce(work, p.limit())
 		if !p.met(ctx, err) || err != nil || n == 0 || len(w.toPay) > 0 {
 			if n > 0 {
 				w.nudgePayers(n) // there may be more
@@ -106,10 +106,12 @@ func (w *Worker) payDue(ctx, work context.Context, p *pace) {
 }
 
 // payOnce claims one batch and pays it.
-func (w *Worker) payOnce(ctx context.Context) (claimed int, err error) {
+func (w *Worker) payOnce(ctx context.Context, limit time.Duration) (claimed int, err error) {
 	failpoint.Hit("pay/before-claim")
 	done := w.m.stage("claim")
-	batch, err := w.cfg.Orders.Claim(ctx, orders.ClaimOptions{Limit: claimLimit, Lease: payLease})
+	asking, cancel := w.within(ctx, limit)
+	batch, err := w.cfg.Orders.Claim(asking, orders.ClaimOptions{Limit: claimLimit, Lease: payLease})
+	cancel()
 	done(err)
 	if err != nil || len(batch) == 0 {
 		return 0, err
@@ -222,6 +224,8 @@ func (w *Worker) later(ctx context.Context, sale engine.SaleID, ids []engine.Ord
 	if len(ids) == 0 {
 		return nil
 	}
+	ctx, cancel := w.within(ctx, payLease)
+	defer cancel()
 	return w.cfg.Orders.Defer(ctx, sale, ids, next)
 }
 
@@ -240,7 +244,7 @@ func (w *Worker) settle(ctx context.Context, known []attempt) error {
 	defer cancel()
 	p := w.pace("settle")
 	for {
-		lost, err := w.settleOnce(ctx, known)
+		lost, err := w.settleOnce(ctx, known, p.limit())
 		if err == nil {
 			err = w.compensate(ctx, lost)
 		}
@@ -263,9 +267,11 @@ func (w *Worker) settle(ctx context.Context, known []attempt) error {
 
 // settleOnce writes known ends in one transaction, with the charges of those
 // confirmed, and returns the attempts that were approved in vain.
-func (w *Worker) settleOnce(ctx context.Context, known []attempt) (lost []attempt, err error) {
+func (w *Worker) settleOnce(ctx context.Context, known []attempt, limit time.Duration) (lost []attempt, err error) {
 	done := w.m.stage("settle")
 	defer func() { done(err) }()
+	ctx, cancel := w.within(ctx, limit)
+	defer cancel()
 	sale, first := known[0].Sale, known[0]
 	book, err := w.cfg.Ledger.Book(ctx, sale, first.Provider, first.Amount.Currency)
 	if err != nil {

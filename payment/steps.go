@@ -71,7 +71,7 @@ func (s *Steps) Pay(ctx context.Context) (int, error) {
 		s.w.payInHand(ctx, batch)
 		return len(batch.batch), nil
 	default:
-		return s.w.payOnce(ctx)
+		return s.w.payOnce(ctx, firstLimit)
 	}
 }
 
@@ -81,11 +81,11 @@ func (s *Steps) Capture(ctx context.Context) (int, error) {
 	if tasks := s.w.more(nil); len(tasks) > 0 {
 		return len(tasks), s.w.work(ctx, tasks)
 	}
-	return s.w.captureOnce(ctx)
+	return s.w.captureOnce(ctx, firstLimit)
 }
 
 // Expire ends reserved orders whose deadline has passed, and returns how many.
-func (s *Steps) Expire(ctx context.Context) (int, error) { return s.w.expireOnce(ctx) }
+func (s *Steps) Expire(ctx context.Context) (int, error) { return s.w.expireOnce(ctx, firstLimit) }
 
 // jitter is jitter, or what the steps say in its place.
 func (w *Worker) jitter(d time.Duration) time.Duration {

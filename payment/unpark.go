@@ -58,7 +58,7 @@ func (t *takers) loop() {
 	for t.wait() {
 		for more := true; more && t.stop.Err() == nil; {
 			var err error
-			more, err = t.next()
+			more, err = t.next(p.limit())
 			p.met(t.stop, err)
 			more = more && err == nil
 		}
@@ -79,14 +79,16 @@ func (t *takers) wait() bool {
 }
 
 // next gives the next envelope to a taker, if there are both.
-func (t *takers) next() (found bool, err error) {
+func (t *takers) next(limit time.Duration) (found bool, err error) {
 	var in *ingester
 	select {
 	case in = <-t.idle:
 	default:
 		return false, nil
 	}
-	p, found, err := t.w.cfg.Orders.Parked(t.work, parkLease, t.taken())
+	ctx, cancel := t.w.within(t.work, limit)
+	p, found, err := t.w.cfg.Orders.Parked(ctx, parkLease, t.taken())
+	cancel()
 	if err != nil || !found {
 		t.idle <- in
 		return false, err
@@ -146,7 +148,9 @@ func (t *takers) end(in *ingester) {
 
 // unparkOnce takes one parked envelope again, of whatever sale.
 func (in *ingester) unparkOnce() (found bool, err error) {
-	p, found, err := in.w.cfg.Orders.Parked(in.work, parkLease, nil)
+	ctx, cancel := in.w.within(in.work, firstLimit)
+	p, found, err := in.w.cfg.Orders.Parked(ctx, parkLease, nil)
+	cancel()
 	if err != nil || !found {
 		return false, err
 	}
@@ -170,7 +174,7 @@ func (in *ingester) unpark(p orders.Parked) error {
 		}
 		stale = left
 	}
-	err = in.w.cfg.Orders.Unpark(in.work, p.ID)
+	err = in.try(func(ctx context.Context) error { return in.w.cfg.Orders.Unpark(ctx, p.ID) })
 	in.failed(err)
 	return err
 }

@@ -127,6 +127,8 @@ const (
 	countEvery   = 2 * time.Second       // what is owed, for the metrics
 	firstPause   = 20 * time.Millisecond // of a stage whose service is down
 	maxPause     = time.Second
+	firstLimit   = 4 * time.Second // of one transaction: a PostgreSQL that is silent is one that is down
+	maxLimit     = 20 * time.Second
 )
 
 // Worker runs all stages. Make it with New, run it once.
@@ -268,7 +270,7 @@ func (w *Worker) expireLoop(ctx, work context.Context) {
 	p := w.pace("expire")
 	for p.sleep(ctx, expireEvery) {
 		for ctx.Err() == nil {
-			n, err := w.expireOnce(work)
+			n, err := w.expireOnce(work, p.limit())
 			if p.met(ctx, err); err != nil || n < orders.MaxBatch {
 				break
 			}
@@ -276,9 +278,9 @@ func (w *Worker) expireLoop(ctx, work context.Context) {
 	}
 }
 
-func (w *Worker) expireOnce(ctx context.Context) (n int, err error) {
+func (w *Worker) expireOnce(ctx context.Context, limit time.Duration) (n int, err error) {
 	done := w.m.stage("expire")
-	asking, cancel := w.within(ctx, stepTimeout)
+	asking, cancel := w.within(ctx, limit)
 	n, err = w.cfg.Orders.Expire(asking, orders.MaxBatch)
 	cancel()
 	done(err)
@@ -293,13 +295,21 @@ func (w *Worker) expireOnce(ctx context.Context) (n int, err error) {
 func (w *Worker) countLoop(ctx context.Context) {
 	p := w.pace("count")
 	for p.sleep(ctx, countEvery) {
-		captures, voids, err := w.cfg.Ledger.Owed(ctx)
-		if p.met(ctx, err); err == nil {
-			w.m.owedCaptures.Set(float64(captures))
-			w.m.owedVoids.Set(float64(voids))
-		}
-		if n, err := w.cfg.Orders.ParkedOrders(ctx); err == nil {
-			w.m.parkedNow.Set(float64(n))
-		}
+		p.met(ctx, w.count(ctx, p.limit()))
 	}
+}
+
+func (w *Worker) count(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := w.within(ctx, limit)
+	defer cancel()
+	captures, voids, err := w.cfg.Ledger.Owed(ctx)
+	if err == nil {
+		w.m.owedCaptures.Set(float64(captures))
+		w.m.owedVoids.Set(float64(voids))
+	}
+	parked, perr := w.cfg.Orders.ParkedOrders(ctx)
+	if perr == nil {
+		w.m.parkedNow.Set(float64(parked))
+	}
+	return errors.Join(err, perr)
 }

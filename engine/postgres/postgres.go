@@ -24,6 +24,7 @@ import (
 const (
 	DefaultMaxConns = 8               // connections of a pool
 	connectTimeout  = 5 * time.Second // for one connection
+	pingTimeout     = time.Second     // of one that was idle: it may be dead without a word, and others are there
 
 	// idleInTx ends a session that holds locks and says nothing: of a stopped worker,
 	// say, for whose share of a sale a rebuild waits, and with it the sale.
@@ -82,7 +83,7 @@ func Open(ctx context.Context, url string, opt Options) (*pgxpool.Pool, error) {
 	if opt.MaxConns > 0 {
 		cfg.MaxConns = opt.MaxConns
 	}
-	cfg.ConnConfig.ConnectTimeout = connectTimeout
+	cfg.ConnConfig.ConnectTimeout, cfg.PingTimeout = connectTimeout, pingTimeout
 	params := cfg.ConnConfig.RuntimeParams
 	params["application_name"] = "doorbuster"
 	if opt.Name != "" {
