@@ -52,19 +52,21 @@ func (s *Store) SettleSale(ctx context.Context, sale engine.SaleID, epoch int64,
 	return settled, nil
 }
 
-// endLead takes the sale off the list of those that somebody must look after.
+// endLead takes the sale off the list of those that somebody must look after. Its number
+// is kept: a leader who slept meanwhile must not find it given to another again.
 func endLead(ctx context.Context, tx pgx.Tx, no int32) error {
-	_, err := tx.Exec(ctx, `DELETE FROM leads WHERE sale_no = $1`, no)
+	_, err := tx.Exec(ctx, `WITH l AS (DELETE FROM leads WHERE sale_no = $1 RETURNING number)
+		UPDATE sales SET led = l.number FROM l WHERE no = $1`, no)
 	return err
 }
 
 // wakeSQL makes a settled sale closed again. Whoever writes a release row or an open
 // order runs it in the same transaction: settled says that Redis has nothing to follow, and a
 // unit that comes back weeks later, or a message that slept, makes that untrue.
-// Of other sales it changes nothing.
+// Its lead begins at a number that nobody had. Of other sales it changes nothing.
 const wakeSQL = `WITH woken AS (UPDATE sales SET state = 'closed', state_at = now()
-		WHERE no = $1 AND state = 'settled' RETURNING no)
-	INSERT INTO leads (sale_no) SELECT no FROM woken ON CONFLICT DO NOTHING`
+		WHERE no = $1 AND state = 'settled' RETURNING no, led)
+	INSERT INTO leads (sale_no, number) SELECT no, led + 1 FROM woken ON CONFLICT DO NOTHING`
 
 func wake(ctx context.Context, tx pgx.Tx, no int32) error {
 	_, err := tx.Exec(ctx, wakeSQL, no)
