@@ -93,6 +93,16 @@ func (m *Model) Shared(sale engine.SaleID, epoch int64, id engine.Identity) int6
 	return 0
 }
 
+// InUse is the epoch of a sale that a Watch shows, or 0.
+func (m *Model) InUse(sale engine.SaleID) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.sales[sale]; s != nil && s.epochs[s.inUse] != nil {
+		return s.inUse
+	}
+	return 0
+}
+
 // Holds tells whether an epoch of the sale has a record of the order.
 func (m *Model) Holds(sale engine.SaleID, id engine.OrderID) bool {
 	m.mu.Lock()

@@ -103,16 +103,21 @@ type Said struct {
 func (p *Steps) Group(asks []Ask) []Said {
 	said := make([]Said, len(asks))
 	all := make([]*request, len(asks))
-	g := newGroup().(*group)
+	var g *group
 	for i := range asks {
 		r := p.d.requests.Get().(*request)
 		if r.answer = p.admit(r, &asks[i]); r.answer == unanswered {
-			all[i] = r
+			if all[i] = r; g == nil {
+				g = newGroup().(*group)
+			}
 			g.members = append(g.members, r)
+			continue
 		}
 		said[i] = p.said(r)
+		r.reset()
+		p.d.requests.Put(r)
 	}
-	if len(g.members) == 0 {
+	if g == nil {
 		return said
 	}
 	p.s.lane.mu.Lock()

@@ -3,6 +3,7 @@ package orders
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -181,7 +182,7 @@ func (m *Model) count(v *View, sign int64) {
 func modelKeys(o *engine.Order) []string {
 	keys := []string{"b:" + string(o.Buyer)}
 	for _, id := range o.Identities {
-		keys = append(keys, fmt.Sprintf("i:%x", id[:]))
+		keys = append(keys, "i:"+hex.EncodeToString(id[:]))
 	}
 	return keys
 }
@@ -208,9 +209,10 @@ func (m *Model) Claim(_ context.Context, opt ClaimOptions) ([]Payable, error) {
 	}
 	var out []Payable
 	var due []*View
+	now := m.Now()
 	for _, v := range m.orders {
 		open := v.State == engine.Paying || (v.State == engine.Reserved && s.Payment != engine.PayCheckout)
-		if v.Sale == opt.Sale && open && !v.Due.After(m.Now()) {
+		if v.Sale == opt.Sale && open && !v.Due.After(now) {
 			due = append(due, v)
 		}
 	}

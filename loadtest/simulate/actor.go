@@ -243,6 +243,8 @@ func (w *world) close() {
 	for _, a := range w.actors {
 		a.end()
 	}
+	clear(w.events)
+	w.stage.events = w.events[:0]
 }
 
 // process is what actors share, and die with.

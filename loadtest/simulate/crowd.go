@@ -48,13 +48,13 @@ type visit struct {
 }
 
 // answer lets the client hear. The way back takes a while, and sometimes breaks.
-func (v *visit) answer(s door.Said) {
+func (v *visit) answer(s *door.Said) {
 	w := v.who.w
 	if w.chance(.03) {
 		w.count("reply lost")
 		return
 	}
-	v.said = &s
+	v.said = s
 	w.wake(v.who, w.between(0, 2*time.Millisecond))
 }
 

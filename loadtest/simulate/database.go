@@ -67,21 +67,34 @@ func (c conn) Under(lead orders.Lead) recovery.Orders { return conn{c.database, 
 // tx is a transaction that changes orders or what a sale has. It is refused to who no
 // longer leads.
 func (c conn) tx(ctx context.Context, op string, do func() error) error {
-	return c.put(ctx, op, func() error {
+	db, under := c.database, c.under // what is not captured need not be allocated
+	return db.call(ctx, op, writes, func() error {
+		if db.deposed(under) {
+			return orders.ErrDeposed
+		}
 		err := do()
-		c.w.laws.books()
+		db.w.laws.books()
 		return err
 	})
 }
 
 // put is a transaction that changes something else.
 func (c conn) put(ctx context.Context, op string, do func() error) error {
-	return c.call(ctx, op, writes, func() error {
-		if c.under.Number != 0 && c.w.shop(c.under.Sale).lead.Number != c.under.Number {
+	if c.under.Number == 0 {
+		return c.call(ctx, op, writes, do)
+	}
+	db, under := c.database, c.under
+	return db.call(ctx, op, writes, func() error {
+		if db.deposed(under) {
 			return orders.ErrDeposed
 		}
 		return do()
 	})
+}
+
+// deposed tells whether another leads now.
+func (db *database) deposed(l orders.Lead) bool {
+	return l.Number != 0 && db.w.shop(l.Sale).lead.Number != l.Number
 }
 
 func (c conn) ask(ctx context.Context, op string, do func() error) error {

@@ -93,6 +93,7 @@ func newDoorway(p *process, s *shop) *doorway {
 
 // serve decides group after group.
 func (d *doorway) serve(a *actor) {
+	var asks []door.Ask
 	for {
 		if len(d.queue) == 0 {
 			a.park()
@@ -101,16 +102,16 @@ func (d *doorway) serve(a *actor) {
 		n := min(len(d.queue), 1+d.p.w.rng.IntN(4))
 		group := d.queue[:n:n]
 		d.queue = d.queue[n:]
-		asks := make([]door.Ask, n)
-		for i, v := range group {
-			asks[i] = v.ask
+		asks = asks[:0]
+		for _, v := range group {
+			asks = append(asks, v.ask)
 		}
 		said := d.steps.Group(asks)
 		if a.dead {
 			panic(crashed{}) // a group catches every panic
 		}
 		for i, v := range group {
-			v.answer(said[i])
+			v.answer(&said[i])
 		}
 	}
 }

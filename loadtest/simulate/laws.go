@@ -106,12 +106,12 @@ func (l *laws) heard(cl *client, s *door.Said) {
 	if l.refused(cl, s) {
 		return
 	}
-	watch, _ := l.w.redis.m.Watch(l.w.ctx, cl.shop.id, 0)
+	epoch := l.w.redis.m.InUse(cl.shop.id)
 	had, again := c.acked[cl.order]
 	switch s.Type {
 	case "accepted", "confirmed":
 		if !again {
-			c.acked[s.Order] = acked{cl.buyer, cl.total, watch.Epoch, l.w.redis.careless == 0}
+			c.acked[s.Order] = acked{cl.buyer, cl.total, epoch, l.w.redis.careless == 0}
 		}
 		if s.Type == "confirmed" {
 			c.bought[s.Order] = true
@@ -120,7 +120,7 @@ func (l *laws) heard(cl *client, s *door.Said) {
 		c.gone[s.Order] = true
 	case "sold-out", "limit-reached", "closed", "price-changed", "not-open":
 		// Where Redis lost nothing since, a repeat finds what was said.
-		if again && cl.ask.Repeat && watch.Epoch == had.epoch && !cl.shop.pruned {
+		if again && cl.ask.Repeat && epoch == had.epoch && !cl.shop.pruned {
 			l.breaks("law 12: %s heard 202 of order %s, and then %s", cl.buyer, cl.order, s.Type)
 		}
 	}

@@ -123,6 +123,7 @@ type stage struct {
 	worker   *payment.Steps
 	recovery *recovery.Steps
 	idle     []*coroutine
+	events   events // none; the memory of those of the last story
 }
 
 func newStage() *stage {

@@ -59,6 +59,7 @@ type world struct {
 
 func newWorld(seed uint64, s *story, st *stage) *world {
 	w := &world{rng: rand.New(rand.NewPCG(seed, 0x5eed)), faults: map[string]int{}, story: s, stage: st, ctx: context.Background()}
+	w.events, st.events = st.events, nil
 	w.plan = w.planned()
 	w.db = newDatabase(w)
 	for i := range w.plan.sales {
