@@ -216,7 +216,7 @@ func (m *Model) Outbox(_ context.Context, sale engine.SaleID, epoch int64, limit
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.at(sale, epoch)
-	if e == nil {
+	if e == nil || len(e.outbox) == 0 {
 		return nil, 0, nil
 	}
 	for _, first := range slices.Sorted(maps.Keys(e.outbox)) {
@@ -333,9 +333,11 @@ func (m *Model) Retire(_ context.Context, sale engine.SaleID, epoch int64, _ tim
 func (m *Model) Beat(_ context.Context, sale engine.SaleID, epoch int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.at(sale, epoch); e != nil {
-		e.watch.Heartbeat++
+	e := m.at(sale, epoch)
+	if e == nil {
+		return ErrNoSale
 	}
+	e.watch.Heartbeat++
 	return nil
 }
 
@@ -368,10 +370,16 @@ func (m *Model) Server(context.Context, engine.SaleID) (Server, error) {
 func (m *Model) Epochs(_ context.Context, sale engine.SaleID) ([]int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s := m.sales[sale]; s != nil {
-		return slices.Sorted(maps.Keys(s.epochs)), nil
+	s := m.sales[sale]
+	if s == nil {
+		return nil, nil
 	}
-	return nil, nil
+	epochs := make([]int64, 0, len(s.epochs))
+	for n := range s.epochs {
+		epochs = append(epochs, n)
+	}
+	slices.Sort(epochs)
+	return epochs, nil
 }
 
 // DropEpoch is Store.DropEpoch.

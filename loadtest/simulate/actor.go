@@ -245,6 +245,9 @@ func (w *world) close() {
 	}
 	clear(w.events)
 	w.stage.events = w.events[:0]
+	for _, d := range w.stage.deadlines[:w.deadlines] {
+		d.Context, d.w = nil, nil
+	}
 }
 
 // process is what actors share, and die with.
@@ -318,6 +321,7 @@ type deadline struct {
 	w     *world
 	until int64
 	over  bool // its caller has ended it
+	end   context.CancelFunc
 }
 
 func (d *deadline) Err() error {
@@ -332,9 +336,19 @@ func (d *deadline) Err() error {
 	return nil
 }
 
+// within takes a deadline that was in another story, if there is one: there are a thousand
+// in each.
 func (w *world) within(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
-	d := &deadline{Context: ctx, w: w, until: w.now + int64(most)}
-	return d, func() { d.over = true }
+	all := &w.stage.deadlines
+	if w.deadlines == len(*all) {
+		d := &deadline{}
+		d.end = func() { d.over = true }
+		*all = append(*all, d)
+	}
+	d := (*all)[w.deadlines]
+	w.deadlines++
+	d.Context, d.w, d.until, d.over = ctx, w, w.now+int64(most), false
+	return d, d.end
 }
 
 // gone returns ctx's error if somebody ended it. A deadline does not cut off a call: how

@@ -157,11 +157,11 @@ func (g *glimpse) look() (err error) {
 }
 
 func (r *redis) Reserve(ctx context.Context, sale engine.SaleID, g stock.Grip, baskets []engine.Basket, d *stock.Decision) error {
-	return r.reserve(ctx, &taking{sale, g, slices.Clone(baskets), false}, d)
+	return r.reserve(ctx, &taking{sale: sale, grip: g, baskets: slices.Clone(baskets)}, d)
 }
 
 func (r *redis) Retake(ctx context.Context, sale engine.SaleID, g stock.Grip, baskets []engine.Basket, d *stock.Decision) error {
-	return r.reserve(ctx, &taking{sale, g, slices.Clone(baskets), true}, d)
+	return r.reserve(ctx, &taking{sale: sale, grip: g, baskets: slices.Clone(baskets), retake: true}, d)
 }
 
 // taking is a call of the script that takes. It keeps what its caller will use again:
@@ -171,22 +171,33 @@ type taking struct {
 	grip    stock.Grip
 	baskets []engine.Basket
 	retake  bool
+
+	said   stock.Decision
+	unsafe bool
+}
+
+func (t *taking) name() string {
+	if t.retake {
+		return "retake"
+	}
+	return "reserve"
+}
+
+func (r *redis) take(t *taking) error {
+	if t.retake {
+		return r.m.Retake(r.w.ctx, t.sale, t.grip, t.baskets, &t.said)
+	}
+	return r.m.Reserve(r.w.ctx, t.sale, t.grip, t.baskets, &t.said)
 }
 
 func (r *redis) reserve(ctx context.Context, t *taking, d *stock.Decision) error {
-	op, script := "reserve", r.m.Reserve
-	if t.retake {
-		op, script = "retake", r.m.Retake
-	}
-	var own stock.Decision
-	unsafe := false
-	err := r.write(ctx, op, t.sale, func() error {
-		err := script(ctx, t.sale, t.grip, t.baskets, &own)
-		r.w.laws.taken(t, &own)
+	err := r.write(ctx, t.name(), t.sale, func() error {
+		err := r.take(t)
+		r.w.laws.taken(t, &t.said)
 		switch {
 		case err != nil || !t.grip.Safety.Durable || r.careless > 0:
 		case r.w.chance(.03):
-			unsafe = true
+			t.unsafe = true
 			r.w.count("not known to be on disk")
 		default: // the answer says that all so far is on disk
 			clear(r.pictures)
@@ -194,8 +205,8 @@ func (r *redis) reserve(ctx context.Context, t *taking, d *stock.Decision) error
 			r.picture()
 		}
 		if r.w.story != nil {
-			for i := range own.Verdicts {
-				r.w.tell("  %s %s %s hold %s", op, t.baskets[i].Order[:6], own.Verdicts[i].Outcome, own.Verdicts[i].Hold)
+			for i, v := range t.said.Verdicts {
+				r.w.tell("  %s %s %s hold %s", t.name(), t.baskets[i].Order[:6], v.Outcome, v.Hold)
 			}
 		}
 		return err
@@ -204,8 +215,8 @@ func (r *redis) reserve(ctx context.Context, t *taking, d *stock.Decision) error
 	if err != nil {
 		return err
 	}
-	d.At, d.First, d.Verdicts = own.At, own.First, append(d.Verdicts, own.Verdicts...)
-	if unsafe {
+	d.At, d.First, d.Verdicts = t.said.At, t.said.First, append(d.Verdicts, t.said.Verdicts...)
+	if t.unsafe {
 		return stock.ErrUnsafe
 	}
 	return nil

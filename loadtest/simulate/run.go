@@ -123,7 +123,10 @@ type stage struct {
 	worker   *payment.Steps
 	recovery *recovery.Steps
 	idle     []*coroutine
-	events   events // none; the memory of those of the last story
+
+	// The memory of what was in the last story, and is in it no more.
+	events    events
+	deadlines []*deadline
 }
 
 func newStage() *stage {

@@ -38,6 +38,8 @@ type world struct {
 	healed bool  // nothing fails any more
 	jumped bool  // a clock did
 
+	deadlines int // of the stage's, how many are of this story
+
 	rushed, replayed bool // see more
 
 	actors    []*actor
