@@ -105,7 +105,8 @@ func (s *Store) Secure(ctx context.Context, sale engine.SaleID, g Grip) (Safety,
 			return err
 		}
 		is = now
-		return dropIfAlone(ctx, c, key)
+		_, err = dropIfAlone(ctx, c, key)
+		return err
 	})
 	if err != nil {
 		return g.Safety, fmt.Errorf("secure sale %s: %w", sale, err)

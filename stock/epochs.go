@@ -15,7 +15,8 @@ import (
 
 // Beat raises the heartbeat number of an epoch. Doors look at the epoch in use
 // only, so a leader that was overtaken beats where nobody looks. Call it only
-// while PostgreSQL confirms the epoch.
+// while PostgreSQL confirms the epoch. ErrNoSale if Redis has no such epoch: then
+// no door has seen the number.
 func (s *Store) Beat(ctx context.Context, sale engine.SaleID, epoch int64) error {
 	key := keysOf(sale, epoch).state
 	err := s.on(ctx, sale, func(c *redis.Client) error {
@@ -23,7 +24,11 @@ func (s *Store) Beat(ctx context.Context, sale engine.SaleID, epoch int64) error
 		if err != nil || n > 1 {
 			return err
 		}
-		return dropIfAlone(ctx, c, key)
+		alone, err := dropIfAlone(ctx, c, key)
+		if err == nil && alone {
+			return ErrNoSale
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("beat of sale %s: %w", sale, err)
@@ -39,7 +44,8 @@ func (s *Store) Freeze(ctx context.Context, sale engine.SaleID, epoch int64) err
 		if err := c.HSet(ctx, key, fieldState, stateFrozen).Err(); err != nil {
 			return err
 		}
-		return dropIfAlone(ctx, c, key)
+		_, err := dropIfAlone(ctx, c, key)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("freeze epoch %d of sale %s: %w", epoch, sale, err)
@@ -49,12 +55,12 @@ func (s *Store) Freeze(ctx context.Context, sale engine.SaleID, epoch int64) err
 
 // dropIfAlone deletes a state hash whose only field the caller has just written:
 // the epoch is gone, and so nobody would ever delete it.
-func dropIfAlone(ctx context.Context, c *redis.Client, key string) error {
+func dropIfAlone(ctx context.Context, c *redis.Client, key string) (alone bool, err error) {
 	n, err := c.HLen(ctx, key).Result()
 	if err != nil || n > 1 {
-		return err
+		return false, err
 	}
-	return c.Unlink(ctx, key).Err()
+	return true, c.Unlink(ctx, key).Err()
 }
 
 // Epochs lists the epochs that may have keys, lowest first: those that a Build

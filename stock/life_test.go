@@ -1,6 +1,7 @@
 package stock_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -106,7 +107,13 @@ func fences(t *testing.T, w *world) {
 	}
 	b.changes(func() { // what is not there is neither frozen nor beaten into being
 		must(t, b.store.Freeze(t.Context(), b.def.ID, 5))
-		must(t, b.store.Beat(t.Context(), b.def.ID, 5))
+		for _, s := range []interface {
+			Beat(context.Context, engine.SaleID, int64) error
+		}{b.store, b.model} {
+			if err := s.Beat(t.Context(), b.def.ID, 5); !errors.Is(err, stock.ErrNoSale) {
+				t.Errorf("beat of no such epoch: %v", err)
+			}
+		}
 		if n := w.rdb.Exists(t.Context(), "s:{"+string(b.def.ID)+"}:5:st").Val(); n != 0 {
 			t.Error("an epoch without keys has a state now")
 		}

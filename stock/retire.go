@@ -25,7 +25,8 @@ func (s *Store) Retire(ctx context.Context, sale engine.SaleID, epoch int64, kee
 		if _, err := pipe.Exec(ctx); err != nil {
 			return err
 		}
-		return dropIfAlone(ctx, c, k.state)
+		_, err := dropIfAlone(ctx, c, k.state)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("retire epoch %d of sale %s: %w", epoch, sale, err)

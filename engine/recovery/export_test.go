@@ -163,6 +163,18 @@ func StateByTime(def *engine.Sale, nowMS int64) engine.SaleState { return stateB
 // PruneBooks is pruneOnce.
 func PruneBooks(ctx context.Context, r *Recovery) (int, error) { return r.pruneOnce(ctx) }
 
+// BeatOnce lets a keeper raise a heartbeat once through p, half a second after the last,
+// and tells whether the wait for leases begins anew and whether the next probe is due
+// at once.
+func BeatOnce(p Pulse) (counts, doubted bool) {
+	now := time.Unix(1_700_000_000, 0)
+	k := &keeper{r: New(Config{Pulse: p, Now: func() time.Time { return now }}), doubt: make(chan struct{}, 1), lastBeat: now}
+	k.setView(view{fence: orders.Fence{Epoch: 1}})
+	now = now.Add(beatEvery)
+	k.beat(context.Background(), word{epoch: 1, until: now.Add(time.Hour)})
+	return k.beaten().Equal(now), taken(k.doubt)
+}
+
 // Seen is what the errands of a sound sale see.
 type Seen struct {
 	Redis, Postgres         engine.SaleState

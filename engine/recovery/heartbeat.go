@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"time"
+
+	"github.com/doorbuster/doorbuster/stock"
 )
 
 const (
@@ -68,6 +70,10 @@ func (k *keeper) beat(ctx context.Context, w word) bool {
 	ctx, cancel := k.r.within(ctx, left)
 	defer cancel()
 	err := k.r.cfg.Pulse.Beat(ctx, k.sale, w.epoch)
+	if errors.Is(err, stock.ErrNoSale) {
+		nudge(k.doubt)
+		return false // no door saw it: the wait for leases does not begin anew
+	}
 	// It counts from when it returned, and also when it failed: the number may
 	// have risen all the same, unless nobody was there to raise it.
 	if !neverSent(err) {

@@ -238,7 +238,9 @@ func TestDroppedEpochRefuses(t *testing.T) {
 			t.Errorf("%s in a dropped epoch: %v, want ErrFenced", moves[i].Op, err)
 		}
 	}
-	w.ok(w.stock.Beat(t.Context(), w.sale, 1))
+	if err := w.stock.Beat(t.Context(), w.sale, 1); !errors.Is(err, stock.ErrNoSale) {
+		t.Errorf("beat in a dropped epoch: %v, want ErrNoSale", err)
+	}
 	w.ok(w.stock.Freeze(t.Context(), w.sale, 1))
 	w.ok(w.stock.Retire(t.Context(), w.sale, 1, time.Hour))
 	keys, err := w.rdb.Keys(t.Context(), "s:{"+string(w.sale)+"}:1:*").Result()
