@@ -246,7 +246,7 @@ func (w *world) close() {
 	clear(w.events)
 	w.stage.events = w.events[:0]
 	for _, d := range w.stage.deadlines[:w.deadlines] {
-		d.Context, d.w = nil, nil
+		*d = deadline{end: d.end}
 	}
 }
 
