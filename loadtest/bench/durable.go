@@ -19,12 +19,15 @@ type durableMode struct {
 var durableModes = []durableMode{
 	{"(j) standard", "everysec", engine.ModeStandard, false},
 	{"(j) durable", "always", engine.ModeDurable, false},
+	{"(j) followed", "everysec", engine.ModeStandard, true},
 	{"(j) replica", "always", engine.ModeDurable, true},
 }
 
 // durableRounds is (j): (b) with a sale of standard mode, Redis writing to disk each
-// second; in turn with one of durable mode, Redis writing before each answer; and with
-// one of which a replica must have everything as well. Each round begins with another.
+// second; in turn with one of durable mode, Redis writing before each answer; with one
+// of standard mode while a replica follows, for which nobody waits; and with one of
+// durable mode of which the replica must have everything too. Each round begins with
+// another.
 func (b *bench) durableRounds(ctx context.Context) (err error) {
 	was, err := b.rdb.ConfigGet(ctx, "appendfsync").Result()
 	if err != nil {
@@ -78,7 +81,8 @@ func (b *bench) durableRound(ctx context.Context, d *doors, r *replica, m durabl
 	if err != nil {
 		return err
 	}
-	if s := w.Safety; s.Durable != (m.mode == engine.ModeDurable) || s.Replica != m.replica {
+	durable := m.mode == engine.ModeDurable
+	if s := w.Safety; s.Durable != durable || s.Replica != (durable && m.replica) {
 		return fmt.Errorf("%s: sale %s waits for %+v", m.name, sale, s)
 	}
 	res, err := b.press(ctx, d.door.urls[0], sale, tickets)
