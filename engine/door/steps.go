@@ -48,6 +48,10 @@ func (d *Door) lock(mu *sync.Mutex) {
 type Steps struct {
 	d *Door
 	s *sale
+
+	// free are requests to use again. A sync.Pool would keep the whole door from the
+	// collector for two rounds, and with it the simulation that it was in.
+	free []*request
 }
 
 // NewSteps returns a door at that sale, for stepping. like, if not nil, is another
@@ -65,7 +69,7 @@ func NewSteps(cfg Config, id engine.SaleID, clock Clock, like *Steps) (*Steps, e
 	}
 	s := &sale{id: id, door: d, ready: make(chan struct{}), leased: make(chan struct{}), kick: make(chan struct{}, 1)}
 	s.gate.init(&d.cfg)
-	return &Steps{d, s}, nil
+	return &Steps{d: d, s: s}, nil
 }
 
 // Watch is one read of the watch, and what it starts: the marking of entries that are
@@ -105,7 +109,7 @@ func (p *Steps) Group(asks []Ask) []Said {
 	all := make([]*request, len(asks))
 	var g *group
 	for i := range asks {
-		r := p.d.requests.Get().(*request)
+		r := p.request()
 		if r.answer = p.admit(r, &asks[i]); r.answer == unanswered {
 			if all[i] = r; g == nil {
 				g = newGroup().(*group)
@@ -115,7 +119,7 @@ func (p *Steps) Group(asks []Ask) []Said {
 		}
 		said[i] = p.said(r)
 		r.reset()
-		p.d.requests.Put(r)
+		p.free = append(p.free, r)
 	}
 	if g == nil {
 		return said
@@ -137,6 +141,16 @@ func (p *Steps) Group(asks []Ask) []Said {
 		}
 	}
 	return said
+}
+
+func (p *Steps) request() *request {
+	n := len(p.free)
+	if n == 0 {
+		return newRequest().(*request)
+	}
+	r := p.free[n-1]
+	p.free = p.free[:n-1]
+	return r
 }
 
 // admit is what Door.admit does once the ticket is verified and the sale found.
