@@ -14,6 +14,7 @@ type Cell struct {
 	kind      string // what it is one of, for pairing: the component, or "link"
 	link      link   // where the proxy stands
 	lossy     bool   // Redis may lose data
+	drops     store  // whose copy of accepted orders is gone afterwards
 	hold      span   // between strike and heal
 	flows     bool   // only where buyers still come and are served afterwards: it needs their orders
 
@@ -29,6 +30,15 @@ type Cell struct {
 	// came. What each returns is proof, or "" if it has none of its own.
 	strike, heal func(ctx context.Context, h *house) (proof string, err error)
 }
+
+// store is one of the two that have an accepted order before PostgreSQL has it.
+type store byte
+
+const (
+	none store = iota
+	inRedis
+	inQueue
+)
 
 // Name is component/fault.
 func (c *Cell) Name() string { return c.Component + "/" + c.Fault }

@@ -3,6 +3,7 @@ package chaos
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,7 +37,7 @@ func rabbitCells() []*Cell {
 		{Component: r, Fault: "memory-alarm", hold: full, arm: armEval(evalMemory), strike: tellEval, heal: heardEval("", evalHealed)},
 		{Component: r, Fault: "disk-alarm", hold: full, arm: armEval(evalDisk), strike: tellEval, heal: heardEval("", evalHealed)},
 		{Component: r, Fault: "delivery-limit", hold: full, flows: true, arm: ready, strike: bounce, heal: redrive},
-		{Component: r, Fault: "queue-deleted", hold: quick, strike: deleteQueue, heal: nothing},
+		{Component: r, Fault: "queue-deleted", drops: inQueue, hold: quick, strike: deleteQueue, heal: servedAgain},
 	}
 	for _, c := range cells {
 		c.kind = r
@@ -126,6 +127,41 @@ func heardEval(proof, heal string) deed {
 		}
 		return "the broker said " + said, nil
 	}
+}
+
+// servedMost is how long the roles have to declare a deleted queue anew.
+const servedMost = 15 * time.Second
+
+// servedAgain waits until the ingest queue is there again. A broker that was told to
+// delete a queue while it was still taking it up after a restart may serve no quorum
+// queue any more, old or new, until it is started anew (RabbitMQ 3.10.8: its supervisor
+// of at-least-once dead-lettering gives up); then that is done, as an operator would.
+func servedAgain(ctx context.Context, h *house) (string, error) {
+	soon, stop := context.WithTimeout(ctx, servedMost)
+	defer stop()
+	if until(soon, func() bool { return h.served() == nil }) == nil {
+		return "", nil
+	}
+	return "the broker served it no more, and was started anew", h.cfg.restartBroker(ctx)
+}
+
+// served tells whether the broker has the sale's ingest queue, and can speak for it.
+func (h *house) served() error {
+	conn, err := amqp.Dial(h.admin.AMQP)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	_, err = ch.QueueDeclarePassive(fmt.Sprintf("%singest.%d", h.prefix(), queue.IngestQueue(h.sale.ID)), true, false, false, false, nil)
+	return err
+}
+
+func (c *Config) restartBroker(ctx context.Context) error {
+	return errors.Join(c.Services.Kill(ctx, backing.RabbitMQ), c.Services.Start(ctx, backing.RabbitMQ))
 }
 
 // deleteQueue deletes the ingest queue of the sale, with what is in it. What was

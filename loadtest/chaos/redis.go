@@ -23,14 +23,14 @@ var full = span{time.Second, 4 * time.Second}
 func redisCells() []*Cell {
 	const r = string(backing.Redis)
 	cells := []*Cell{
-		{Component: r, Fault: "empty-start", hold: quick, strike: killServer(backing.Redis), heal: startEmpty},
+		{Component: r, Fault: "empty-start", drops: inRedis, hold: quick, strike: killServer(backing.Redis), heal: startEmpty},
 		{Component: r, Fault: "script-flush", hold: quick, strike: flushScripts, heal: nothing},
-		{Component: r, Fault: "aof-1s", hold: quick, strike: killServer(backing.Redis), heal: startCut(time.Second)},
-		{Component: r, Fault: "aof-2s", hold: quick, strike: killServer(backing.Redis), heal: startCut(2 * time.Second)},
+		{Component: r, Fault: "aof-1s", drops: inRedis, hold: quick, strike: killServer(backing.Redis), heal: startCut(time.Second)},
+		{Component: r, Fault: "aof-2s", drops: inRedis, hold: quick, strike: killServer(backing.Redis), heal: startCut(2 * time.Second)},
 		{Component: r, Fault: "maxmemory", hold: full, strike: fillMemory, heal: freeMemory},
 		{Component: r, Fault: "rewrite", hold: full, strike: rewrite, heal: rewritten},
 		{Component: r, Fault: "rewrite-killed", hold: away, strike: killRewriting, heal: startServer(backing.Redis)},
-		{Component: r, Fault: "flushall", hold: quick, strike: flushAll, heal: nothing},
+		{Component: r, Fault: "flushall", drops: inRedis, hold: quick, strike: flushAll, heal: nothing},
 		{Component: r, Fault: "connections-closed", hold: quick, strike: closeClients, heal: nothing},
 	}
 	for _, c := range cells {

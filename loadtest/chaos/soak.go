@@ -26,6 +26,12 @@ const (
 	soakTries    = 500 * time.Millisecond
 	soakMinimum  = 20 * time.Second
 	soakLap      = 2 * time.Minute
+
+	// soakApart is the least time between faults of which one takes away Redis' copy of
+	// accepted orders, and the other the broker's. Nearer than the sweep needs to bring
+	// back what a queue lost (records of 30 s and more, every 10 s), the two together
+	// destroy orders that PostgreSQL has not seen: that is beyond what a 202 promises.
+	soakApart = time.Minute
 )
 
 // soakPause is from one strike to the next, if healing does not take longer.
@@ -56,7 +62,7 @@ func Soak(ctx context.Context, cfg Config, long, lap time.Duration) (*Summary, e
 		}
 		if err != nil { // the bench broke, not the engine: say so, and go on
 			r.Valid, r.Why = false, err.Error()
-			if err := heal(ctx, &cfg); err != nil {
+			if err := errors.Join(heal(ctx, &cfg), cfg.restartBroker(ctx)); err != nil {
 				return s, fmt.Errorf("chaos: %w", err)
 			}
 		}
@@ -172,6 +178,7 @@ func (h *house) torment(ctx, work context.Context, r *Result) (n *nemesis) {
 			pool = append(pool, c)
 		}
 	}
+	var last drops
 	for next := time.Now(); ; {
 		next = next.Add(h.within(soakPause))
 		if now := time.Now(); next.Before(now) {
@@ -180,7 +187,7 @@ func (h *house) torment(ctx, work context.Context, r *Result) (n *nemesis) {
 		if !rest(work, time.Until(next)) {
 			return n
 		}
-		c := pool[h.dice.IntN(len(pool))]
+		c := last.choose(h.dice, pool, time.Now())
 		h.memory = map[string]any{}
 		before, err := c.strike(ctx, h)
 		rest(ctx, h.within(c.hold))
@@ -198,6 +205,31 @@ func (h *house) torment(ctx, work context.Context, r *Result) (n *nemesis) {
 		}
 		r.Faults++
 		fmt.Fprintf(h.cfg.Progress, "%6.1f s  %-28s accepted %7d  %s %s\n", time.Since(h.sale.Opens).Seconds(), c.Name(), h.tally.accepts.load(), before, after)
+	}
+}
+
+// drops is when accepted orders were last taken away from a store.
+type drops [inQueue + 1]time.Time
+
+// choose chooses a fault that does not come too soon after one that dropped the other
+// copy of orders.
+func (d *drops) choose(dice *rand.Rand, pool []*Cell, now time.Time) *Cell {
+	for {
+		c := pool[dice.IntN(len(pool))]
+		switch c.drops {
+		case none:
+			return c
+		case inRedis:
+			if now.Sub(d[inQueue]) < soakApart {
+				continue
+			}
+		case inQueue:
+			if now.Sub(d[inRedis]) < soakApart {
+				continue
+			}
+		}
+		d[c.drops] = now
+		return c
 	}
 }
 
