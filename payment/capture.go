@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine/failpoint"
+	"github.com/doorbuster/doorbuster/engine/postgres"
 	"github.com/doorbuster/doorbuster/payment/ledger"
 )
 
@@ -85,7 +86,6 @@ func (w *Worker) work(ctx context.Context, tasks []ledger.Task) (err error) {
 	for i := range tasks {
 		results[i] = w.ask(ctx, &tasks[i])
 	}
-	defer w.giveWay.take(ctx)()
 	failpoint.Hit("pay/after-capture")
 	captured, err := w.finish(ctx, results)
 	if err == nil {
@@ -95,19 +95,25 @@ func (w *Worker) work(ctx context.Context, tasks []ledger.Task) (err error) {
 	return err
 }
 
-// finish writes results down, trying as long as their lease may last.
+// finish writes results down, trying for writeMost. Whoever takes the tasks meanwhile,
+// when their lease is over, hears the same of the provider.
 func (w *Worker) finish(ctx context.Context, results []ledger.Result) (captured int, err error) {
-	ctx, cancel := w.within(ctx, captureLease)
+	ctx, cancel := w.within(ctx, writeMost)
 	defer cancel()
 	p := w.pace("finish")
 	for {
-		writing, stop := w.within(ctx, p.limit())
-		captured, err = w.cfg.Ledger.Finish(writing, results)
-		stop()
-		if err == nil || !p.met(ctx, err) {
+		captured, err = w.finishOnce(ctx, results, p)
+		if err == nil || postgres.OfTheData(err) || !p.met(ctx, err) {
 			return captured, err
 		}
 	}
+}
+
+func (w *Worker) finishOnce(ctx context.Context, results []ledger.Result, p *pace) (captured int, err error) {
+	defer w.giveWay.take(ctx)()
+	ctx, cancel := w.within(ctx, p.limit())
+	defer cancel()
+	return w.cfg.Ledger.Finish(ctx, results)
 }
 
 // ask does one task at its provider.

@@ -56,6 +56,7 @@ type house struct {
 
 	before func(step string) error // called without the lock; its error fails the step
 	dead   map[string]time.Time    // until when a call of a step is never answered
+	slow   map[string]time.Duration
 }
 
 func newHouse() *house {
@@ -82,6 +83,12 @@ func (h *house) step(ctx context.Context, name string) (func(), error) {
 func (h *house) answers(ctx context.Context, name string) error {
 	if time.Now().Before(h.dead[name]) {
 		<-ctx.Done()
+	}
+	if d := h.slow[name]; d > 0 {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+		}
 	}
 	return errors.Join(ctx.Err(), h.before(name))
 }

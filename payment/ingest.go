@@ -191,8 +191,8 @@ func (in *ingester) write(sale engine.SaleID, arrivals []orders.Arrival) (wr wri
 	}
 	var rep orders.IngestReport
 	var poison error
-	ok = in.until(func(ctx context.Context) (err error) {
-		rep, err = in.once(ctx, sale, arrivals)
+	ok = in.until(func(context.Context) (err error) {
+		rep, err = in.once(sale, arrivals)
 		if errors.Is(err, orders.ErrNotWritable) || errors.Is(err, orders.ErrNoSale) {
 			poison, err = err, nil
 		}
@@ -221,11 +221,13 @@ func (in *ingester) write(sale engine.SaleID, arrivals []orders.Arrival) (wr wri
 }
 
 // once is one try to write arrivals; those it claimed go to the payers.
-func (in *ingester) once(ctx context.Context, sale engine.SaleID, arrivals []orders.Arrival) (rep orders.IngestReport, err error) {
+func (in *ingester) once(sale engine.SaleID, arrivals []orders.Arrival) (rep orders.IngestReport, err error) {
 	done := in.w.m.stage("ingest")
 	defer func() { done(err) }()
 	slot := in.slot()
-	defer in.w.giveWay.take(ctx)()
+	defer in.w.giveWay.take(in.work)()
+	ctx, cancel := in.w.within(in.work, in.p.limit()) // its turn has come
+	defer cancel()
 	failpoint.Hit("ingest/before-commit")
 	if !slot {
 		if rep, err = in.w.cfg.Orders.Ingest(ctx, sale, arrivals); err == nil {

@@ -15,11 +15,15 @@ type pace struct {
 	log   *slog.Logger
 	stage string
 	pause time.Duration // 0: all is well
-	slow  int           // tries in a row that ran out of time
-	steps *Clock        // of Steps; nil: the real one
+	slow  int           // tries that ran out of time lately
+	now   func() time.Time
+	began time.Time // the try that is under way
+	steps *Clock    // of Steps; nil: the real one
 }
 
-func (w *Worker) pace(stage string) *pace { return &pace{log: w.log, stage: stage, steps: w.steps} }
+func (w *Worker) pace(stage string) *pace {
+	return &pace{log: w.log, stage: stage, now: w.cfg.Now, steps: w.steps}
+}
 
 // met notes how a step ended, and waits if it failed. It returns false when ctx has
 // ended.
@@ -28,7 +32,9 @@ func (p *pace) met(ctx context.Context, err error) bool {
 		if p.pause > 0 {
 			p.log.Info("payment goes on", "stage", p.stage)
 		}
-		p.pause, p.slow = 0, 0
+		if p.pause = 0; p.slow > 0 && p.now().Sub(p.began) < p.allowed()/2 {
+			p.slow--
+		}
 		return ctx.Err() == nil
 	}
 	if ctx.Err() != nil {
@@ -44,10 +50,16 @@ func (p *pace) met(ctx context.Context, err error) bool {
 	return p.sleep(ctx, p.pause)
 }
 
-// limit bounds the next try. The first is short, for a connection may be dead without a
-// word; each that runs out makes the next longer, for PostgreSQL may be slow, and a
-// try that is always cut off too early would never end.
+// limit bounds the try that begins now. The first is short, for a connection may be dead
+// without a word; each that runs out makes the next longer, for PostgreSQL may be slow,
+// and a try that is always cut off too early would never end. One that took less than
+// half of what it might takes that back.
 func (p *pace) limit() time.Duration {
+	p.began = p.now()
+	return p.allowed()
+}
+
+func (p *pace) allowed() time.Duration {
 	d := firstLimit
 	for range p.slow {
 		d = min(2*d, maxLimit)

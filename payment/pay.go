@@ -237,10 +237,10 @@ func ids(batch []orders.Payable) []engine.OrderID {
 	return out
 }
 
-// settle writes known ends, trying as long as the lease may last: after that
-// somebody else has the orders, finds the same answers at the provider and does it.
+// settle writes known ends, trying for writeMost; the lease is renewed meanwhile. After
+// that somebody else has the orders, finds the same answers at the provider and does it.
 func (w *Worker) settle(ctx context.Context, known []attempt) error {
-	ctx, cancel := w.within(ctx, payLease)
+	ctx, cancel := w.within(ctx, writeMost)
 	defer cancel()
 	p := w.pace("settle")
 	for {
@@ -270,6 +270,7 @@ func (w *Worker) settle(ctx context.Context, known []attempt) error {
 func (w *Worker) settleOnce(ctx context.Context, known []attempt, limit time.Duration) (lost []attempt, err error) {
 	done := w.m.stage("settle")
 	defer func() { done(err) }()
+	defer w.giveWay.take(ctx)()
 	ctx, cancel := w.within(ctx, limit)
 	defer cancel()
 	sale, first := known[0].Sale, known[0]
@@ -286,7 +287,6 @@ func (w *Worker) settleOnce(ctx context.Context, known []attempt, limit time.Dur
 		lease = 0 // the capturers are behind: their poll takes it in its turn
 	}
 	var task ledger.Task
-	defer w.giveWay.take(ctx)()
 	settled, err := w.cfg.Orders.Settle(ctx, sale, payments, func(ctx context.Context, tx pgx.Tx, confirmed []orders.Payable) (err error) {
 		charges := make([]ledger.Charge, len(confirmed))
 		for i := range confirmed {

@@ -63,3 +63,39 @@ func restsAfter(t *testing.T, heal time.Duration, steps []string) {
 		t.Errorf("ended after %v: %v", time.Since(began), err)
 	}
 }
+
+// A PostgreSQL that is slow, and not dead, gets its work done: no step is cut off for
+// ever by a limit that is meant for dead connections.
+func TestSlowPostgresGetsThrough(t *testing.T) {
+	for _, step := range []string{"ingest", "claim", "settle", "due", "finish", "parked", "unpark"} {
+		for _, takes := range []time.Duration{5 * time.Second, 7 * time.Second, 15 * time.Second} {
+			t.Run(fmt.Sprint(step, takes), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { getsThrough(t, step, takes) })
+			})
+		}
+	}
+}
+
+func getsThrough(t *testing.T, step string, takes time.Duration) {
+	t.Helper()
+	h, q := newHouse(), newPipe()
+	h.slow = map[string]time.Duration{step: takes}
+	h.asideOf("drop", 100)
+	w, err := payment.New(payment.Config{
+		Orders: h, Stock: newShelf(1), Ledger: h, Providers: map[string]provider.Provider{"p": provider.NewInstant()}, Source: q.source,
+	})
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	q.publish(agedEnvelope(1, 0))
+	time.Sleep(2 * time.Minute)
+	synctest.Wait()
+	h.mu.Lock()
+	if got := h.counts()[engine.Confirmed]; got != 11 || len(h.tasks) != 0 || len(h.parked) != 0 {
+		t.Errorf("%d confirmed after two minutes, want 11; %d tasks owed, %d set aside", got, len(h.tasks), len(h.parked))
+	}
+	h.mu.Unlock()
+	cancel()
+	must(t, <-ended)
+}

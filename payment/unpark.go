@@ -174,7 +174,8 @@ func (in *ingester) unpark(p orders.Parked) error {
 		}
 		stale = left
 	}
-	err = in.try(func(ctx context.Context) error { return in.w.cfg.Orders.Unpark(ctx, p.ID) })
-	in.failed(err)
-	return err
+	if !in.until(func(ctx context.Context) error { return in.w.cfg.Orders.Unpark(ctx, p.ID) }) {
+		return in.stop.Err()
+	}
+	return nil
 }

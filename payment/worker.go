@@ -129,6 +129,7 @@ const (
 	maxPause     = time.Second
 	firstLimit   = 4 * time.Second // of one transaction: a PostgreSQL that is silent is one that is down
 	maxLimit     = 20 * time.Second
+	writeMost    = 2 * maxLimit // for what is known to be written down, in several tries
 )
 
 // Worker runs all stages. Make it with New, run it once.

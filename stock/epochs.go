@@ -55,9 +55,10 @@ func (s *Store) Freeze(ctx context.Context, sale engine.SaleID, epoch int64) err
 
 // dropIfAlone deletes a state hash whose only field the caller has just written:
 // the epoch is gone, and so nobody would ever delete it.
+// Not alone either if it is gone: then somebody else deleted it, fields and all.
 func dropIfAlone(ctx context.Context, c *redis.Client, key string) (alone bool, err error) {
 	n, err := c.HLen(ctx, key).Result()
-	if err != nil || n > 1 {
+	if err != nil || n != 1 {
 		return false, err
 	}
 	return true, c.Unlink(ctx, key).Err()

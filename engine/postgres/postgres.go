@@ -100,6 +100,13 @@ func Open(ctx context.Context, url string, opt Options) (*pgxpool.Pool, error) {
 		}
 	}
 	cfg.AfterConnect = refuseAsyncCommit
+	// pgx waits up to 15 s for a connection that it gave up, and that long nobody else
+	// has its place in the pool. One that is dead without a word never says a thing.
+	cfg.BeforeClose = func(c *pgx.Conn) {
+		if c.IsClosed() {
+			_ = c.PgConn().Conn().Close()
+		}
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
@@ -168,7 +175,9 @@ func once(ctx context.Context, db Begin, fn func(tx pgx.Tx) error) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			_ = tx.Rollback(context.WithoutCancel(ctx)) // the error that counts is err
+			back, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
+			defer cancel()
+			_ = tx.Rollback(back) // the error that counts is err
 		}
 	}()
 	if err := fn(tx); err != nil {

@@ -145,6 +145,7 @@ func (c conn) Due(ctx context.Context, most int, lease time.Duration) ([]ledger.
 // Finish is ledger.Store.Finish.
 func (c conn) Finish(ctx context.Context, results []ledger.Result) (captured int, err error) {
 	err = c.put(ctx, "finish tasks", func() error {
+		were := slices.Clone(c.tasks)
 		for _, r := range results {
 			c.tasks = slices.DeleteFunc(c.tasks, func(t *task) bool { return t.ID == r.Task.ID })
 			if r.Task.Kind == ledger.Capture {
@@ -153,7 +154,7 @@ func (c conn) Finish(ctx context.Context, results []ledger.Result) (captured int
 			}
 		}
 		for _, r := range results {
-			if len(r.Later) > 0 {
+			if len(r.Later) > 0 && slices.ContainsFunc(were, func(t *task) bool { return t.ID == r.Task.ID }) {
 				c.owe(ledger.Task{Kind: r.Task.Kind, Book: r.Task.Book, Charges: r.Later, Tries: r.Task.Tries}, r.Next)
 			}
 		}

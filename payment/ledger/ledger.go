@@ -199,7 +199,9 @@ func (s *Store) Finish(ctx context.Context, results []Result) (captured int, err
 	var ids []int64
 	var done, refused []Charge
 	for _, r := range results {
-		ids = append(ids, r.Task.ID)
+		if len(r.Later) == 0 {
+			ids = append(ids, r.Task.ID)
+		}
 		if r.Task.Kind == Capture {
 			done, refused = append(done, r.Done...), append(refused, r.Refused...)
 		}
@@ -225,18 +227,24 @@ func (s *Store) Finish(ctx context.Context, results []Result) (captured int, err
 		for _, r := range results {
 			if len(r.Later) > 0 {
 				orders, attempts, amounts := columns(r.Later)
-				b.Queue(insertTask, r.Task.Kind, r.Task.Book.No, r.Next, r.Task.Tries, orders, attempts, amounts)
+				b.Queue(leaveTask, r.Task.Kind, r.Task.Book.No, r.Next, r.Task.Tries, orders, attempts, amounts, r.Task.ID)
 			}
 		}
 		return tx.SendBatch(ctx, &b).Close()
 	})
 	if err != nil {
-		return 0, fmt.Errorf("finish %d tasks: %w", len(ids), err)
+		return 0, fmt.Errorf("finish %d tasks: %w", len(results), err)
 	}
 	return captured, nil
 }
 
 const postingsPerMovement = 2
+
+// leaveTask replaces a task by one of what is left of it, unless it was finished before:
+// then whoever did that has left what there was.
+const leaveTask = `WITH gone AS (DELETE FROM tasks WHERE id = $8 RETURNING id)
+	INSERT INTO tasks (kind, book, due_at, tries, orders, attempts, amounts)
+	SELECT $1::smallint, $2::int, now() + $3::interval, $4::int, $5::text[], $6::smallint[], $7::bigint[] FROM gone`
 
 // capture is one statement, so that a charge changes its state exactly with its
 // postings. Account 1 is what the provider owes us, 2 what the sale earned.

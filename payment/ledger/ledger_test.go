@@ -131,6 +131,11 @@ func TestFinishSplitsATask(t *testing.T) {
 	if n != 6 || states[ledger.Captured] != 6 || states[ledger.Refused] != 2 || states[ledger.Authorised] != 2 || postings != 12 || owed != 2 {
 		t.Fatalf("%d captured, %v, %d postings, %d owed", n, states, postings, owed)
 	}
+	_, err = b.Finish(t.Context(), []ledger.Result{{Task: task, Done: cs[:6], Refused: cs[6:8], Later: cs[8:]}}) // an answer was lost
+	must(t, err)
+	if _, _, _, owed = b.books(t); owed != 2 {
+		t.Fatalf("%d owed after the same again, want 2", owed)
+	}
 	// Another call, under way at the same time, hears that one of the refused is taken;
 	// and a third, late, that one of the taken is refused.
 	n, err = b.Finish(t.Context(), []ledger.Result{{Task: task, Done: cs[6:7], Refused: cs[:1]}})
