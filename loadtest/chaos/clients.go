@@ -222,6 +222,11 @@ func disconnects(ctx context.Context, h *house, s *strangers) error {
 		req := s.request(h, who, "gone", 0)
 		if who%2 == 0 {
 			req = req[:len(req)/2]
+		} else {
+			lines := []engine.Line{{SKU: saleSKU, Quantity: 1, Price: price}}
+			s.rec.Begin(history.Who{Sale: h.sale.ID, Buyer: s.tickets[who].Buyer}, -who, history.Input{ // and never hears
+				Ask: history.Order, Key: "gone", Body: engine.BodyHash(lines, price, currency), Units: 1,
+			})
 		}
 		_, err = conn.Write(req)
 		if tcp, ok := conn.(*net.TCPConn); ok && who%4 < 2 {
