@@ -3,6 +3,8 @@ package recovery_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -87,6 +89,28 @@ func TestLag(t *testing.T) {
 	}
 }
 
+// A write that was given up may come after a later one: what the slot says is what is
+// judged, not what was written last.
+func TestLagThatComesLateIsWrittenOver(t *testing.T) {
+	t.Parallel()
+	p := &pauses{}
+	c := recovery.NewErrands(pausedStock{pauses: p}, pausedOrders{pauses: p})
+	seen := recovery.Seen{Redis: engine.SaleOpen, Postgres: engine.SaleOpen}
+	for _, s := range []struct{ is, slot time.Duration }{
+		{3 * time.Second, 0},
+		{0, 3 * time.Second},
+		{0, 0},
+		{0, 3 * time.Second}, // the first write came once more
+		{0, 0},
+	} {
+		seen.Lag, seen.RedisLag = s.is, s.slot
+		c.Run(t.Context(), seen)
+	}
+	if want := []string{"lag 3000", "lag 0", "lag 0"}; !slices.Equal(p.got, want) {
+		t.Errorf("%q, want %q", p.got, want)
+	}
+}
+
 func TestLagIsBounded(t *testing.T) {
 	t.Parallel()
 	l := recovery.NewLagger(func(context.Context, int) (int, error) { return 1, nil })
@@ -131,6 +155,11 @@ type pausedStock struct {
 
 func (p pausedStock) SetState(_ context.Context, _ engine.SaleID, _ stock.Grip, s engine.SaleState) error {
 	p.got = append(p.got, "redis "+string(s))
+	return nil
+}
+
+func (p pausedStock) SetLag(_ context.Context, _ engine.SaleID, _ stock.Grip, ms int64) error {
+	p.got = append(p.got, fmt.Sprint("lag ", ms))
 	return nil
 }
 

@@ -181,6 +181,9 @@ type Seen struct {
 	Skew                    time.Duration
 	Closes                  time.Time
 	RedisTime, PostgresTime time.Time
+
+	Lag, RedisLag time.Duration // what is so, and what the slot says
+	Server        stock.Server
 }
 
 // Errands runs the errands of one sale on a clock of its own.
@@ -204,7 +207,8 @@ func (e *Errands) Pass(d time.Duration) { e.now = e.now.Add(d) }
 func (e *Errands) Run(ctx context.Context, s Seen) {
 	v := view{
 		def:   engine.Sale{State: s.Postgres, Closes: s.Closes},
-		watch: stock.Watch{State: s.Redis, Now: s.RedisTime.UnixMilli()}, asOf: s.PostgresTime, skew: skew{by: s.Skew},
+		watch: stock.Watch{State: s.Redis, Now: s.RedisTime.UnixMilli(), Lag: s.RedisLag.Milliseconds()}, asOf: s.PostgresTime, skew: skew{by: s.Skew},
+		lag: s.Lag, server: s.Server, fence: orders.Fence{Epoch: 1},
 	}
 	_ = e.p.errands(ctx, &v)
 }

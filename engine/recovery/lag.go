@@ -26,7 +26,6 @@ type lagger struct {
 	samples []sample // by time, seq rising
 	done    int64    // highest seq that PostgreSQL knew
 	moved   int64    // ms by Redis' clock: when that last rose
-	written int64    // ms
 }
 
 // stallMost is how long the ingest may stand still before what it waits for is
@@ -39,7 +38,7 @@ type sample struct{ seq, at int64 }
 func (l *lagger) measure(ctx context.Context, v *view) time.Duration {
 	seq, now := v.watch.Seq, v.watch.Now
 	if l.epoch != v.fence.Epoch {
-		*l = lagger{k: l.k, epoch: v.fence.Epoch, done: v.fence.Seq, moved: now, written: v.watch.Lag}
+		*l = lagger{k: l.k, epoch: v.fence.Epoch, done: v.fence.Seq, moved: now}
 	}
 	if v.fence.Seq > l.done || seq == l.done {
 		l.done, l.moved = max(l.done, v.fence.Seq), now
@@ -75,16 +74,17 @@ func (l *lagger) queueEmpty(ctx context.Context) bool {
 	return err == nil && ready == 0
 }
 
-// runOnce writes the lag to the state hash if it changed. It returns it.
+// runOnce writes the lag to the state hash if that says another. It returns it. What was
+// written last is no guide: a write that was given up may come after a later one, and an
+// old lag that stays would keep the doors closed.
 func (l *lagger) runOnce(ctx context.Context, v *view) (time.Duration, error) {
 	l.k.meter.lag.Set(v.lag.Seconds())
 	ms := v.lag.Milliseconds()
-	if diff := ms - l.written; diff == 0 || (ms != 0 && diff > -lagGrain && diff < lagGrain) {
+	if diff := ms - v.watch.Lag; diff == 0 || (ms != 0 && diff > -lagGrain && diff < lagGrain) {
 		return v.lag, nil
 	}
 	if err := l.k.r.cfg.Stock.SetLag(ctx, l.k.sale, v.watch.Grip, ms); err != nil {
 		return v.lag, fmt.Errorf("write the ingest lag: %w", err)
 	}
-	l.written = ms
 	return v.lag, nil
 }
