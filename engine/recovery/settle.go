@@ -78,11 +78,28 @@ func (s *settler) runOnce(ctx context.Context, v *view) (bool, error) {
 	// probe finds a sale that is settled in Redis alone, and rebuilds it.
 	keep := max(0, v.def.Closes.Add(v.def.ReplayWindow).Sub(v.asOf)) + keepRetired
 	settled, err := k.orders.SettleSale(ctx, k.sale, v.fence.Epoch, orders.Note{Who: "recovery", Why: "closed and at rest"},
-		func(ctx context.Context) error { return k.r.cfg.Stock.Retire(ctx, k.sale, v.fence.Epoch, keep) })
+		func(ctx context.Context) error { return s.retire(ctx, v, keep) })
 	if settled {
 		k.log.Info("sale settled")
 	}
 	return settled, err
+}
+
+// retire tells the slot. If the server restarted since the probe, what was told is
+// another state, or none: nobody looks after a settled sale, and so its doors would go
+// by that for good.
+func (s *settler) retire(ctx context.Context, v *view, keep time.Duration) error {
+	if err := s.k.r.cfg.Stock.Retire(ctx, s.k.sale, v.fence.Epoch, keep); err != nil {
+		return err
+	}
+	now, err := s.k.r.cfg.Stock.Server(ctx, s.k.sale)
+	if err != nil {
+		return err
+	}
+	if now != v.server {
+		return errServer
+	}
+	return nil
 }
 
 // pruneBooks deletes, a little at a time, what PostgreSQL need not keep of sales

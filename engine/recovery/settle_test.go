@@ -107,6 +107,59 @@ func (w *world) restsSettled(lead recovery.Lead, b []engine.Basket) {
 	}
 }
 
+// A server that restarts between the probe and the moment its slot is told has another
+// state than the one that was at rest, or none: then the sale is not settled.
+func TestRestartKeepsASaleFromBeingSettled(t *testing.T) {
+	t.Parallel()
+	for name, server := range map[string]stock.Server{
+		"same": {RunID: "a", ReplID: "a"}, "restarted": {RunID: "b", ReplID: "b"}, "handed over": {RunID: "a", ReplID: "b"},
+	} {
+		p := &pauses{}
+		c := recovery.NewErrands(restingStock{pausedStock{pauses: p}, server}, pausedOrders{pauses: p})
+		now := time.Unix(1_700_000_000, 0)
+		c.Run(t.Context(), recovery.Seen{
+			Redis: engine.SaleClosed, Postgres: engine.SaleClosed, Closes: now, RedisTime: now, PostgresTime: now.Add(time.Hour),
+			Server: stock.Server{RunID: "a", ReplID: "a"},
+		})
+		want := []string{"retired", "settled"}
+		if name != "same" {
+			want = want[:1]
+		}
+		if !slices.Equal(p.got, want) {
+			t.Errorf("%s: %q, want %q", name, p.got, want)
+		}
+	}
+}
+
+// restingStock is a slot in which nothing is on its way.
+type restingStock struct {
+	pausedStock
+	server stock.Server
+}
+
+func (restingStock) Epochs(context.Context, engine.SaleID) ([]int64, error) { return []int64{1}, nil }
+
+func (restingStock) Outbox(context.Context, engine.SaleID, int64, int) ([]stock.Entry, int64, error) {
+	return nil, 0, nil
+}
+
+func (r restingStock) Retire(context.Context, engine.SaleID, int64, time.Duration) error {
+	r.got = append(r.got, "retired")
+	return nil
+}
+
+func (r restingStock) Server(context.Context, engine.SaleID) (stock.Server, error) {
+	return r.server, nil
+}
+
+func (p pausedOrders) SettleSale(ctx context.Context, _ engine.SaleID, _ int64, _ orders.Note, also func(context.Context) error) (bool, error) {
+	if err := also(ctx); err != nil {
+		return false, err
+	}
+	p.got = append(p.got, "settled")
+	return true, nil
+}
+
 func TestStateByTime(t *testing.T) {
 	t.Parallel()
 	opens := time.Unix(1_700_000_000, 0)

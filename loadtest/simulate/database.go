@@ -293,6 +293,7 @@ func (c conn) SettleSale(ctx context.Context, sale engine.SaleID, epoch int64, n
 	if err != nil || !ok {
 		return false, err
 	}
+	c.w.shop(sale).life = c.w.redis.life // for who does not tell the slot
 	if err := also(ctx); err != nil {
 		return false, err
 	}
@@ -300,7 +301,7 @@ func (c conn) SettleSale(ctx context.Context, sale engine.SaleID, epoch int64, n
 		if ok, err = settles(nil); ok {
 			c.w.count("sale settled")
 			s := c.w.shop(sale)
-			s.life, s.lead, s.leader = c.w.redis.life, orders.Lead{}, "" // its row goes
+			s.lead, s.leader = orders.Lead{}, "" // its row goes
 		}
 		return err
 	})

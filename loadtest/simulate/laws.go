@@ -217,8 +217,8 @@ func said(state engine.SaleState) engine.SaleState {
 	return engine.SaleOpen
 }
 
-// forgotten tells whether Redis lost something of a sale that was settled: nobody looks
-// after it, and PostgreSQL alone answers for it.
+// forgotten tells whether Redis lost something of a settled sale after its slot was told,
+// be it before the commit: nobody looks after it, and PostgreSQL alone answers for it.
 func (w *world) forgotten(s *shop, state engine.SaleState) bool {
 	return state == engine.SaleSettled && s.life != w.redis.life
 }

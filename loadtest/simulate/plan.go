@@ -59,7 +59,7 @@ type shop struct {
 	window      // law 14
 	priced bool // a price was changed
 	pruned bool // tombstones were
-	life   int  // of Redis, when the sale was settled
+	life   int  // of Redis, when its slot was last told that the sale is settled
 	rushed bool // at the end somebody came for every unit that was left
 }
 

@@ -293,7 +293,10 @@ func (r *redis) SetLag(ctx context.Context, sale engine.SaleID, g stock.Grip, ms
 }
 
 func (r *redis) Retire(ctx context.Context, sale engine.SaleID, epoch int64, keep time.Duration) error {
-	return r.write(ctx, "retire", sale, func() error { return r.m.Retire(ctx, sale, epoch, keep) })
+	return r.write(ctx, "retire", sale, func() error {
+		r.w.shop(sale).life = r.life
+		return r.m.Retire(ctx, sale, epoch, keep)
+	})
 }
 
 func (r *redis) Freeze(ctx context.Context, sale engine.SaleID, epoch int64) error {
