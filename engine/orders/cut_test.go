@@ -168,6 +168,14 @@ func TestIncarnations(t *testing.T) {
 	if raised <= a || raised == c || get(b.RaiseIncarnation(t.Context(), "a", a)) != raised || get(b.Incarnation(t.Context(), "a")) != raised {
 		t.Errorf("raised from %d to %d", a, raised)
 	}
+	had := func(server string, n int64) bool {
+		ok, err := b.HadIncarnation(t.Context(), server, n)
+		b.ok(err)
+		return ok
+	}
+	if !had("a", a) || !had("a", raised) || had("a", a-1) || had("a", raised+1) || had("c", a) || !had("c", c) || had("c", raised) || had("d", raised) {
+		t.Errorf("a had %d to %d, c %d, d none", a, raised, c)
+	}
 }
 
 func TestMarkers(t *testing.T) {

@@ -31,6 +31,7 @@ type Model struct {
 	moves    []*modelMove
 	rejected map[string]Rejected
 	servers  map[string]int64
+	firsts   map[string]int64 // of servers
 	numbers  int64
 	markers  map[string]bool
 }
@@ -65,7 +66,7 @@ type modelMove struct {
 func NewModel(now func() time.Time) *Model {
 	return &Model{
 		Now: now, sales: map[engine.SaleID]*modelSale{}, orders: map[engine.OrderID]*View{}, strays: map[engine.OrderID]bool{},
-		owners: map[modelSeq]engine.OrderID{}, used: map[modelKey]int64{}, rejected: map[string]Rejected{}, servers: map[string]int64{},
+		owners: map[modelSeq]engine.OrderID{}, used: map[modelKey]int64{}, rejected: map[string]Rejected{}, servers: map[string]int64{}, firsts: map[string]int64{},
 		markers: map[string]bool{},
 	}
 }

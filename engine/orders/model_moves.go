@@ -186,8 +186,17 @@ func (m *Model) RaiseIncarnation(_ context.Context, server string, from int64) (
 	if m.servers[server] == from {
 		m.numbers++
 		m.servers[server] = m.numbers
+		if m.firsts[server] == 0 {
+			m.firsts[server] = m.numbers
+		}
 	}
 	return m.servers[server], nil
+}
+
+// HadIncarnation is Store.HadIncarnation.
+func (m *Model) HadIncarnation(_ context.Context, server string, n int64) (bool, error) {
+	first := m.firsts[server]
+	return first > 0 && first <= n && n <= m.servers[server], nil
 }
 
 // MarkMarker is Store.MarkMarker.

@@ -62,6 +62,7 @@ type Orders interface {
 	Unfreeze(ctx context.Context, sale engine.SaleID, epoch int64) (bool, error)
 	Incarnation(ctx context.Context, server string) (int64, error)
 	RaiseIncarnation(ctx context.Context, server string, from int64) (int64, error)
+	HadIncarnation(ctx context.Context, server string, n int64) (bool, error)
 	SeenMarker(ctx context.Context, nonce string) (bool, error)
 }
 

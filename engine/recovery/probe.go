@@ -161,11 +161,11 @@ func (p *prober) strange(ctx context.Context, n *notes) (bool, error) {
 	}
 	ctx, cancel := p.k.r.within(ctx, callTime)
 	defer cancel()
-	inc, err := p.k.orders.Incarnation(ctx, n.server.Name())
+	ours, err := p.k.orders.HadIncarnation(ctx, n.server.Name(), n.watch.Incarnation)
 	if err != nil {
 		return false, fmt.Errorf("probe: %w", err)
 	}
-	return inc != n.watch.Incarnation, nil
+	return !ours, nil
 }
 
 // prove calls a script, one that changes nothing, once for each state: that it is

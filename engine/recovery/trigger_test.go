@@ -137,9 +137,20 @@ func TestFailoverWithoutALeader(t *testing.T) {
 	s.start()
 	w := setup(t, s.url())
 	_, stop := w.recover()
-	w.sells(1)
+	before := w.sells(1)
 	stop()
+	// Another sale of this server, rebuilt at the same time, raised its number too.
+	srv, err := w.stock.Server(t.Context(), w.sale)
+	w.ok(err)
+	from, err := w.orders.Incarnation(t.Context(), srv.Name())
+	w.ok(err)
+	_, err = w.orders.RaiseIncarnation(t.Context(), srv.Name(), from)
+	w.ok(err)
 	rebuilds, stop := w.counted(nil)
+	w.eventually("the next leader has looked", func() bool {
+		now, err := w.stock.Watch(t.Context(), w.sale, 0)
+		return err == nil && (now.Heartbeat > before.Heartbeat+2 || now.Epoch > before.Epoch)
+	})
 	w.known(w.buy(1))
 	stop()
 	if n := rebuilds(); len(n) > 0 {

@@ -356,6 +356,11 @@ func (c conn) Incarnation(ctx context.Context, server string) (n int64, err erro
 	return n, err
 }
 
+func (c conn) HadIncarnation(ctx context.Context, server string, n int64) (had bool, err error) {
+	err = c.ask(ctx, "had incarnation", func() (err error) { had, err = c.m.HadIncarnation(ctx, server, n); return err })
+	return had && err == nil, err
+}
+
 func (c conn) RaiseIncarnation(ctx context.Context, server string, from int64) (n int64, err error) {
 	err = c.put(ctx, "raise incarnation", func() (err error) { n, err = c.m.RaiseIncarnation(ctx, server, from); return err })
 	return n, err

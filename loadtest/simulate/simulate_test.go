@@ -84,6 +84,9 @@ var kept = map[uint64]string{
 	88230:  "Redis lost a sale between being told that it is settled and the commit, and the law took that for a fault",
 	341747: "the same, with a commit that came late and a replica",
 	478878: "an ingest lag that came late stayed in the slot, and the doors closed",
+	// Two sales, rebuilt at the same time, each raised the number of their server.
+	36736:  "the next leader rebuilt the one that was built under the older number",
+	683801: "the next leader rebuilt the one that was built under the older number",
 }
 
 // TestKept tells them again.
