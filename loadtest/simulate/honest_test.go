@@ -35,9 +35,9 @@ var allowed = map[string][]string{
 	},
 	"window.go":   {"engine.SaleClosed", "engine.SalePaused"},
 	"verdict.go":  {"ledger.Captured", "engine.Confirmed", "provider.StateAuthorised", "provider.StateCaptured"},
-	"bank.go":     {"ledger.Captured", "provider.Declined", "provider.Closed"},    // what the bank answers; what becomes of a charge is provider.Charge's
-	"epilogue.go": {"engine.SaleOpen", "engine.SaleClosed", "engine.SaleSettled"}, // where there is something more to tell
-	"operator.go": {"engine.SalePaused"},                                          // what he looks at before he opens it
+	"bank.go":     {"ledger.Captured", "provider.Declined", "provider.Closed"},                         // what the bank answers; what becomes of a charge is provider.Charge's
+	"epilogue.go": {"engine.SaleOpen", "engine.SalePaused", "engine.SaleClosed", "engine.SaleSettled"}, // where there is something more to tell
+	"operator.go": {"engine.SalePaused"},                                                               // what he looks at before he opens it
 }
 
 // TestDecidesNothing: the simulator runs the production code, and declares no

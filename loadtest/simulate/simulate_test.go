@@ -87,6 +87,12 @@ var kept = map[uint64]string{
 	// Two sales, rebuilt at the same time, each raised the number of their server.
 	36736:  "the next leader rebuilt the one that was built under the older number",
 	683801: "the next leader rebuilt the one that was built under the older number",
+	// Clocks a second apart, more or less.
+	35306:  "recovery paused the sale in Redis, and had yet to say so in PostgreSQL, when replays began",
+	39995:  "recovery paused the sale for its clocks, and replays were blamed",
+	379713: "recovery paused one of two sales for their clocks, and replays were blamed",
+	602464: "recovery paused again what the operator had resumed, and replays were blamed",
+	857952: "recovery paused again what the operator had resumed, and replays were blamed",
 }
 
 // TestKept tells them again.
