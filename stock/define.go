@@ -9,14 +9,15 @@ import (
 )
 
 // SetState opens, pauses or closes the sale for new orders: scheduled and open
-// are the same to the slot, where the window decides. Setting it twice is
-// harmless.
+// are the same to the slot, where the window decides. ErrStale if the state was
+// set, also to the same, since g was read: so what was sent by one who read before
+// another's word, and comes after it, does nothing.
 func (s *Store) SetState(ctx context.Context, sale engine.SaleID, g Grip, state engine.SaleState) error {
 	to := slotState(state)
 	if to == "" {
 		return fmt.Errorf("set sale %s to %q: no state of a sale that has keys", sale, state)
 	}
-	args := append(scriptArgs([]string{keysOf(sale, g.Epoch).state}, 1), to)
+	args := append(scriptArgs([]string{keysOf(sale, g.Epoch).state}, 2), to, g.Turn)
 	if _, err := s.eval(ctx, sale, g.SHA[OpState], args); err != nil {
 		return fmt.Errorf("set sale %s to %s: %w", sale, state, err)
 	}

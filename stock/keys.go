@@ -46,6 +46,7 @@ const (
 	fieldSHA       = "sha"
 	fieldRetired   = "retired"
 	fieldSafety    = "safe"
+	fieldTurn      = "turn" // not there: 0
 
 	available = "a:"
 	held      = "h:"

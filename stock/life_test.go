@@ -50,9 +50,20 @@ func define(t *testing.T, w *world) {
 		must(t, b.model.SetLag(t.Context(), b.def.ID, b.grip, 1234))
 	}, ":1:st lag: 0 → 1234")
 	b.changes(func() { must(t, b.store.SetLag(t.Context(), b.def.ID, b.grip, 1234)) })
-	b.changes(func() { b.setState(engine.SalePaused) }, ":1:st state: open → paused")
-	b.changes(func() { b.setState(engine.SalePaused) })
-	b.changes(func() { b.setState(engine.SaleSettled) }, ":1:st state: paused → closed")
+	b.changes(func() { b.setState(engine.SalePaused) }, ":1:st state: open → paused", ":1:st turn: - → 1")
+	before := b.grip
+	b.changes(func() { b.setState(engine.SalePaused) }, ":1:st turn: 1 → 2")
+	b.changes(func() { // sent before he who paused it again was heard
+		for name, err := range map[string]error{
+			"script": b.store.SetState(t.Context(), b.def.ID, before, engine.SaleOpen),
+			"model":  b.model.SetState(t.Context(), b.def.ID, before, engine.SaleOpen),
+		} {
+			if !errors.Is(err, stock.ErrStale) {
+				t.Errorf("%s: opened by who has not seen that: %v", name, err)
+			}
+		}
+	})
+	b.changes(func() { b.setState(engine.SaleSettled) }, ":1:st state: paused → closed", ":1:st turn: 2 → 3")
 	if err := b.store.SetState(t.Context(), b.def.ID, b.grip, engine.SaleDraft); err == nil {
 		t.Error("a draft has no keys")
 	}

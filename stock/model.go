@@ -307,6 +307,9 @@ func (e *modelEpoch) fields() map[string]string {
 	if w.Retired {
 		f[fieldRetired] = "1"
 	}
+	if w.Turn > 0 {
+		f[fieldTurn] = decimal(w.Turn)
+	}
 	if w.Frozen {
 		f[fieldState] = stateFrozen
 	}

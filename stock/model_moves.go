@@ -133,10 +133,15 @@ func (m *Model) SetState(_ context.Context, sale engine.SaleID, g Grip, state en
 		return fmt.Errorf("no state of a sale that has keys: %q", state)
 	}
 	e, err := m.enter(sale, g, OpState)
-	if err == nil {
-		e.watch.State = watchState(state)
+	if err != nil {
+		return err
 	}
-	return err
+	if e.watch.Turn != g.Turn {
+		return ErrStale
+	}
+	e.watch.State = watchState(state)
+	e.watch.Turn++
+	return nil
 }
 
 // watchState is the state that a watch shows.

@@ -14,7 +14,7 @@ var (
 	// state. Read the watch again; recovery heals the sale.
 	ErrFenced = errors.New("stock: fenced")
 	// ErrStale says that the definition in the slot is of another version than
-	// the Grip's. Read the watch again and repeat.
+	// the Grip's, or, to SetState, that the state was set since the Grip was read. Read the watch again and repeat.
 	ErrStale = errors.New("stock: definition of another version")
 	// ErrNoSale says that the slot knows no such sale.
 	ErrNoSale = errors.New("stock: no such sale")
@@ -28,6 +28,7 @@ type Grip struct {
 	Epoch       int64
 	Incarnation int64
 	Version     int64 // of the definition
+	Turn        int64 // how often the state was set in this epoch: SetState compares it
 	SHA         SHAs
 	Safety      Safety // what Reserve and Retake wait for
 }

@@ -98,6 +98,7 @@ func parseState(fields map[string]string) (Watch, error) {
 	}
 	w.Currency, w.SHA, w.Retired = fields[fieldCurrency], parseSHAs(fields[fieldSHA]), fields[fieldRetired] != ""
 	w.Safety = parseSafety(fields[fieldSafety])
+	w.Turn, _ = strconv.ParseInt(fields[fieldTurn], 10, 64)
 	for name := range fields {
 		sku, ok := strings.CutPrefix(name, available)
 		if !ok {

@@ -43,6 +43,7 @@ type Orders interface {
 	CreateSale(ctx context.Context, sale engine.Sale, note orders.Note) error
 	Sale(ctx context.Context, id engine.SaleID) (engine.Sale, orders.Status, error)
 	SetSaleState(ctx context.Context, sale engine.SaleID, to engine.SaleState, note orders.Note) error
+	ResumeSale(ctx context.Context, sale engine.SaleID, since time.Time, note orders.Note) error
 	Redefine(ctx context.Context, def engine.Sale, note orders.Note) (version int64, err error)
 	Restock(ctx context.Context, sale engine.SaleID, sku engine.SKU, n int64, note orders.Note) (move int64, err error)
 	RequestWithdraw(ctx context.Context, sale engine.SaleID, sku engine.SKU, n int64, note orders.Note) (move int64, err error)
@@ -149,53 +150,55 @@ func (c *Control) Close(ctx context.Context, sale engine.SaleID, note Note) erro
 // Pause.
 func (c *Control) Resume(ctx context.Context, sale engine.SaleID, note Note) error {
 	const to = engine.SaleOpen
-	if err := c.allowed(ctx, sale, to, note); err != nil {
+	since, err := c.allowed(ctx, sale, to, note)
+	if err != nil {
 		return err
 	}
-	if err := c.cfg.Orders.SetSaleState(ctx, sale, to, note); err != nil {
+	if err := c.cfg.Orders.ResumeSale(ctx, sale, since, note); err != nil {
 		return stateError(sale, to, err)
 	}
 	c.done(sale, string(to), note)
-	return c.settle(ctx, sale)
+	return c.settle(ctx, sale, false)
 }
 
 // tighten stops the doors first. What dies before PostgreSQL knows leaves a sale
 // that refuses too much, and an operator who heard an error.
 func (c *Control) tighten(ctx context.Context, sale engine.SaleID, to engine.SaleState, note Note) error {
-	if err := c.allowed(ctx, sale, to, note); err != nil {
+	if _, err := c.allowed(ctx, sale, to, note); err != nil {
 		return err
 	}
 	c.stopDoors(ctx, sale, to)
 	if err := c.cfg.Orders.SetSaleState(ctx, sale, to, note); err != nil {
 		if errors.Is(err, orders.ErrState) {
 			// Somebody else moved the sale in between: Redis must say what PostgreSQL says.
-			return errors.Join(stateError(sale, to, err), c.settle(ctx, sale))
+			return errors.Join(stateError(sale, to, err), c.settle(ctx, sale, false))
 		}
 		return stateError(sale, to, err)
 	}
 	c.done(sale, string(to), note)
-	return c.settle(ctx, sale)
+	return c.settle(ctx, sale, true)
 }
 
 // allowed refuses what the transition table does, before anything is written.
-// To be in the state already is allowed: acts may be repeated.
-func (c *Control) allowed(ctx context.Context, id engine.SaleID, to engine.SaleState, note Note) error {
+// To be in the state already is allowed: acts may be repeated. It returns since when
+// the sale is in its state.
+func (c *Control) allowed(ctx context.Context, id engine.SaleID, to engine.SaleState, note Note) (since time.Time, err error) {
 	if err := checkNote(note); err != nil {
-		return fmt.Errorf("%s sale %s: %w", verbs[to], id, err)
+		return since, fmt.Errorf("%s sale %s: %w", verbs[to], id, err)
 	}
 	sale, st, err := c.cfg.Orders.Sale(ctx, id)
 	if err != nil {
-		return fmt.Errorf("%s sale %s: %w", verbs[to], id, err)
+		return since, fmt.Errorf("%s sale %s: %w", verbs[to], id, err)
 	}
 	resumable := to != engine.SaleOpen || sale.State == engine.SalePaused
 	if sale.State != to && (!sale.State.CanBecome(to) || !resumable) {
-		return fmt.Errorf("%s sale %s: it is %s: %w", verbs[to], id, sale.State, ErrIllegal)
+		return since, fmt.Errorf("%s sale %s: it is %s: %w", verbs[to], id, sale.State, ErrIllegal)
 	}
 	if to == engine.SaleOpen && sale.State == engine.SalePaused && !sale.Closes.After(st.Now) {
-		return fmt.Errorf("%s sale %s: its window ended at %s: give it a later end (`doorbuster sale change --closes`) or close it: %w",
+		return since, fmt.Errorf("%s sale %s: its window ended at %s: give it a later end (`doorbuster sale change --closes`) or close it: %w",
 			verbs[to], id, sale.Closes.Format(time.RFC3339), ErrIllegal)
 	}
-	return nil
+	return st.Since, nil
 }
 
 var verbs = map[engine.SaleState]string{
@@ -220,22 +223,31 @@ func (c *Control) stopDoors(ctx context.Context, sale engine.SaleID, to engine.S
 	}
 }
 
-// settle makes Redis say what PostgreSQL says. PostgreSQL is read first, so of
-// two operators at once the later writer sees the other's state and follows it.
-func (c *Control) settle(ctx context.Context, id engine.SaleID) error {
+// settle makes Redis say what PostgreSQL says. PostgreSQL is read after Redis, whose
+// script takes nothing from who read before another wrote: so who read PostgreSQL before
+// another changed it is refused, or the other writes after him. firmly also writes what
+// Redis says already: a word to open the sale may still be on its way there, from one who
+// read before, and then does nothing.
+func (c *Control) settle(ctx context.Context, id engine.SaleID, firmly bool) error {
 	return c.until(ctx, id, func(ctx context.Context, sale *engine.Sale) (bool, error) {
-		want, loaded := stateInRedis[sale.State]
-		if !loaded || sale.Epoch == 0 {
+		if _, loaded := stateInRedis[sale.State]; !loaded || sale.Epoch == 0 {
 			return true, nil // what loads it will read the state from PostgreSQL
 		}
 		w, err := c.cfg.Stock.Watch(ctx, id, sale.Epoch)
 		if err != nil {
 			return false, err
 		}
-		if w.State == want && !w.Frozen {
+		now, _, err := c.cfg.Orders.Sale(ctx, id)
+		if err != nil {
+			return false, err
+		}
+		want := stateInRedis[now.State]
+		if w.State == want && !w.Frozen && !firmly {
 			return true, nil
 		}
-		return false, c.cfg.Stock.SetState(ctx, id, w.Grip, want)
+		err = c.cfg.Stock.SetState(ctx, id, w.Grip, want)
+		firmly = firmly && err != nil
+		return false, err
 	})
 }
 

@@ -129,6 +129,13 @@ func (j *journal) SetSaleState(ctx context.Context, id engine.SaleID, to engine.
 	return j.Orders.SetSaleState(ctx, id, to, n)
 }
 
+func (j *journal) ResumeSale(ctx context.Context, id engine.SaleID, since time.Time, n orders.Note) error {
+	if err := j.do("postgres open"); err != nil {
+		return err
+	}
+	return j.Orders.ResumeSale(ctx, id, since, n)
+}
+
 func (j *journal) SetState(ctx context.Context, id engine.SaleID, g stock.Grip, to engine.SaleState) error {
 	if err := j.do("redis " + string(to)); err != nil {
 		return err
@@ -173,7 +180,7 @@ func TestTighteningGoesToRedisFirst(t *testing.T) {
 	b.ok(b.ctl.Pause(t.Context(), b.sale, note))
 	b.ok(b.ctl.Resume(t.Context(), b.sale, note))
 	b.ok(b.ctl.Close(t.Context(), b.sale, note))
-	want := "redis paused, postgres paused, postgres open, redis open, redis closed, postgres closed"
+	want := "redis paused, postgres paused, redis paused, postgres open, redis open, redis closed, postgres closed, redis closed"
 	if got := strings.Join(j.said, ", "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -2,10 +2,12 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/doorbuster/doorbuster/engine"
+	"github.com/doorbuster/doorbuster/engine/orders"
 )
 
 // Change is what may be changed of a sale that exists; nil leaves a thing alone.
@@ -25,20 +27,13 @@ func (c *Control) Redefine(ctx context.Context, id engine.SaleID, ch Change, not
 	if err := checkNote(note); err != nil {
 		return fmt.Errorf("change sale %s: %w", id, err)
 	}
-	sale, _, err := c.cfg.Orders.Sale(ctx, id)
-	if err != nil {
-		return fmt.Errorf("change sale %s: %w", id, err)
+	version, err := c.redefine(ctx, id, ch, note)
+	for range redefineTries - 1 {
+		if !errors.Is(err, orders.ErrState) {
+			break
+		}
+		version, err = c.redefine(ctx, id, ch, note)
 	}
-	if sale.State == engine.SaleClosed || sale.State == engine.SaleSettled {
-		return fmt.Errorf("change sale %s: it is %s: %w", id, sale.State, ErrIllegal)
-	}
-	if err := ch.apply(&sale); err != nil {
-		return fmt.Errorf("change sale %s: %w", id, err)
-	}
-	if err := Validate(&sale); err != nil {
-		return fmt.Errorf("change sale %s: %w", id, err)
-	}
-	version, err := c.cfg.Orders.Redefine(ctx, sale, note)
 	if err != nil {
 		return fmt.Errorf("change sale %s: %w", id, err)
 	}
@@ -56,6 +51,27 @@ func (c *Control) Redefine(ctx context.Context, id engine.SaleID, ch Change, not
 		}
 		return false, c.cfg.Stock.Redefine(ctx, id, w.Grip, *now)
 	})
+}
+
+// redefineTries is how often a change is made to what another has just changed.
+const redefineTries = 5
+
+// redefine writes the sale as it is, changed. orders.ErrState if another was faster.
+func (c *Control) redefine(ctx context.Context, id engine.SaleID, ch Change, note Note) (version int64, err error) {
+	sale, _, err := c.cfg.Orders.Sale(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	if sale.State == engine.SaleClosed || sale.State == engine.SaleSettled {
+		return 0, fmt.Errorf("it is %s: %w", sale.State, ErrIllegal)
+	}
+	if err := ch.apply(&sale); err != nil {
+		return 0, err
+	}
+	if err := Validate(&sale); err != nil {
+		return 0, err
+	}
+	return c.cfg.Orders.Redefine(ctx, sale, note)
 }
 
 func (ch *Change) apply(s *engine.Sale) error {

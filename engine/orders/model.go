@@ -39,6 +39,7 @@ type Model struct {
 type modelSale struct {
 	engine.Sale
 	frozen  bool
+	since   time.Time // when it was opened or paused last; of other states it is not known here
 	claimed map[engine.SKU]int64
 }
 
@@ -92,14 +93,28 @@ func (m *Model) CreateSale(_ context.Context, sale engine.Sale, _ Note) error {
 // SetSaleState is Store.SetSaleState.
 func (m *Model) SetSaleState(_ context.Context, id engine.SaleID, to engine.SaleState, _ Note) error {
 	s, err := m.sale(id)
-	if err != nil || s.State == to {
+	switch {
+	case err != nil:
 		return err
-	}
-	if !s.State.CanBecome(to) {
+	case s.State == to && to != engine.SalePaused:
+		return nil
+	case s.State != to && !s.State.CanBecome(to):
 		return ErrState
 	}
-	s.State = to
+	s.State, s.since = to, m.Now()
 	return nil
+}
+
+// ResumeSale is Store.ResumeSale.
+func (m *Model) ResumeSale(ctx context.Context, id engine.SaleID, since time.Time, note Note) error {
+	s, err := m.sale(id)
+	if err != nil || s.State == engine.SaleOpen {
+		return err
+	}
+	if s.State != engine.SalePaused || !s.since.Equal(since) {
+		return ErrState
+	}
+	return m.SetSaleState(ctx, id, engine.SaleOpen, note)
 }
 
 // Redefine is Store.Redefine.
@@ -107,6 +122,9 @@ func (m *Model) Redefine(_ context.Context, def engine.Sale, _ Note) (int64, err
 	s, err := m.sale(def.ID)
 	if err != nil {
 		return 0, err
+	}
+	if s.State == engine.SaleClosed || s.State == engine.SaleSettled || s.Version != def.Version {
+		return 0, ErrState
 	}
 	s.Name, s.Opens, s.Closes, s.LimitPerBuyer, s.LimitPerIdentity = def.Name, def.Opens, def.Closes, def.LimitPerBuyer, def.LimitPerIdentity
 	s.HoldFor, s.ReplayWindow, s.Version = def.HoldFor, def.ReplayWindow, s.Version+1

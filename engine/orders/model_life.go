@@ -7,13 +7,13 @@ import (
 	"github.com/doorbuster/doorbuster/engine"
 )
 
-// Sale is Store.Sale. When the sale came to its state is not known here.
+// Sale is Store.Sale. Since when it is closed is not known here.
 func (m *Model) Sale(_ context.Context, id engine.SaleID) (engine.Sale, Status, error) {
 	s, err := m.sale(id)
 	if err != nil {
 		return engine.Sale{}, Status{}, err
 	}
-	sale, st := s.Sale, Status{Frozen: s.frozen, Now: m.Now()}
+	sale, st := s.Sale, Status{Frozen: s.frozen, Since: s.since, Now: m.Now()}
 	sale.Items = slices.Clone(s.Items)
 	for _, it := range s.Items {
 		st.Claimed = append(st.Claimed, Claimed{SKU: it.SKU, Units: s.claimed[it.SKU]})

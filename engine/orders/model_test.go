@@ -423,14 +423,6 @@ func (m *both) sweep() {
 	equal(m, "fence", f1, f2)
 }
 
-func (m *both) state() {
-	sale, to := m.sale(), rapid.SampledFrom([]engine.SaleState{engine.SaleOpen, engine.SalePaused, engine.SaleClosed, engine.SaleSettled}).Draw(m.T, "to")
-	if to == engine.SaleSettled && rapid.IntRange(0, 9).Draw(m.T, "settle") > 0 {
-		return
-	}
-	m.same("state", m.model.SetSaleState(m.ctx, sale, to, note), m.b.SetSaleState(m.ctx, sale, to, note))
-}
-
 func (m *both) settleSale() {
 	sale := m.sale()
 	want, err1 := m.model.SettleSale(m.ctx, sale, m.epoch[sale], note, nil)

@@ -16,7 +16,7 @@ import (
 // Status is what PostgreSQL knows of a sale beside its definition.
 type Status struct {
 	Frozen  bool      // a rebuild is under way: moves may not be marked
-	Since   time.Time // when it came to its state, UTC
+	Since   time.Time // when it came to its state, or was last told to stay paused, UTC
 	Claimed []Claimed // in the order of Sale.Items
 	Now     time.Time // PostgreSQL's clock, UTC
 }
@@ -177,14 +177,42 @@ func (s *Store) Sales(ctx context.Context) ([]engine.SaleID, error) {
 }
 
 // SetSaleState moves a sale along engine.NextSaleStates and writes the trail.
-// Setting the state it has changes nothing and is no error. ErrNoSale, ErrState.
+// Setting the state it has changes nothing and is no error, but who pauses a paused
+// sale is heard after all who had seen it before: see ResumeSale. ErrNoSale, ErrState.
 func (s *Store) SetSaleState(ctx context.Context, sale engine.SaleID, to engine.SaleState, note Note) error {
 	return s.inSale(ctx, "set state of", sale, func(tx pgx.Tx, in saleInfo) error {
 		from, err := lockState(ctx, tx, in.no)
-		if err != nil || from == to {
+		switch {
+		case err != nil:
 			return err
+		case from == to && to == engine.SalePaused:
+			_, err := tx.Exec(ctx, `UPDATE sales SET state_at = clock_timestamp() WHERE no = $1`, in.no)
+			return err
+		case from == to:
+			return nil
 		}
 		return setState(ctx, tx, in.no, change{from, to, note})
+	})
+}
+
+// ResumeSale opens a paused sale for who saw it in the state that it had since then
+// (Status.Since). ErrState if its state was set after that, also if it was paused again:
+// an answer can be lost while the transaction is still on its way, and whoever pauses the
+// sale next must not be undone by it. No error if it is open. ErrNoSale.
+func (s *Store) ResumeSale(ctx context.Context, sale engine.SaleID, since time.Time, note Note) error {
+	return s.inSale(ctx, "resume", sale, func(tx pgx.Tx, in saleInfo) error {
+		from, err := lockState(ctx, tx, in.no)
+		if err != nil || from == engine.SaleOpen {
+			return err
+		}
+		var at time.Time
+		if err := tx.QueryRow(ctx, `SELECT state_at FROM sales WHERE no = $1`, in.no).Scan(&at); err != nil {
+			return err
+		}
+		if from != engine.SalePaused || !at.Equal(since) {
+			return fmt.Errorf("it is %s since %s, not paused since %s: %w", from, at.UTC(), since.UTC(), ErrState)
+		}
+		return setState(ctx, tx, in.no, change{from, engine.SaleOpen, note})
 	})
 }
 
@@ -222,7 +250,7 @@ func setState(ctx context.Context, tx pgx.Tx, no int32, c change) error {
 	if !c.from.CanBecome(c.to) {
 		return fmt.Errorf("%s to %s: %w", c.from, c.to, ErrState)
 	}
-	if _, err := tx.Exec(ctx, `UPDATE sales SET state = $2, state_at = now() WHERE no = $1`, no, c.to); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE sales SET state = $2, state_at = clock_timestamp() WHERE no = $1`, no, c.to); err != nil {
 		return err
 	}
 	if c.to == engine.SaleSettled {
@@ -236,13 +264,19 @@ func setState(ctx context.Context, tx pgx.Tx, no int32, c change) error {
 // Redefine changes names, prices, limits, window, hold and replay times to those
 // of def, raises the version by one and returns it. Items new to the sale are
 // added without units (restock them); none is taken away. Units, currency, mode,
-// payment, provider and key number stay as they are.
+// payment, provider and key number stay as they are. ErrState if the sale is over, or its
+// version is no longer def.Version: that may have come while this was on its way, and
+// def says everything, also what another changed.
 func (s *Store) Redefine(ctx context.Context, def engine.Sale, note Note) (version int64, err error) {
 	err = s.inSale(ctx, "redefine", def.ID, func(tx pgx.Tx, in saleInfo) error {
 		err := tx.QueryRow(ctx, `UPDATE sales SET name = $2, opens = $3, closes = $4, limit_buyer = $5, limit_identity = $6,
-				hold_ms = $7, replay_ms = $8, version = version + 1 WHERE no = $1 RETURNING version`,
+				hold_ms = $7, replay_ms = $8, version = version + 1 
+				WHERE no = $1 AND version = $9 AND state NOT IN ('closed', 'settled') RETURNING version`,
 			in.no, def.Name, def.Opens, def.Closes, def.LimitPerBuyer, def.LimitPerIdentity,
-			def.HoldFor.Milliseconds(), def.ReplayWindow.Milliseconds()).Scan(&version)
+			def.HoldFor.Milliseconds(), def.ReplayWindow.Milliseconds(), def.Version).Scan(&version)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("it is over, or no longer in version %d: %w", def.Version, ErrState)
+		}
 		if err != nil {
 			return err
 		}

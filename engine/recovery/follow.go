@@ -35,6 +35,11 @@ func (f *follower) runOnce(ctx context.Context, v *view) (bool, error) {
 	if now.Sub(f.since) < followAfter {
 		return false, nil
 	}
+	// PostgreSQL was asked before Redis: who paused the sale between the two is not seen,
+	// and the script would not refuse.
+	if fence, err := f.k.orders.Fence(ctx, f.k.sale); err != nil || stateInSlot(fence.State) != state {
+		return false, err
+	}
 	grip := v.watch.Grip
 	if version {
 		if err := f.k.r.cfg.Stock.Redefine(ctx, f.k.sale, grip, v.def); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/doorbuster/doorbuster/engine"
 	"github.com/doorbuster/doorbuster/engine/orders"
 	"github.com/doorbuster/doorbuster/stock"
 )
@@ -250,7 +251,7 @@ func (p *prober) errands(ctx context.Context, v *view) error {
 	defer cancel()
 	_, err1 := p.clock.runOnce(ctx, v)
 	var err2 error
-	if !p.clock.tooFar() { // else the two would undo each other's work
+	if !p.clock.tooFar() || v.def.State == engine.SaleClosed { // else the two would undo each other's work: see clock
 		_, err2 = p.follower.runOnce(ctx, v)
 	}
 	_, err3 := p.lagger.runOnce(ctx, v)

@@ -246,6 +246,27 @@ func TestPauseForTheClocksIsNotUndone(t *testing.T) {
 	}
 }
 
+// Somebody closes a sale in PostgreSQL, and dies, while the clocks are too far apart: Redis
+// is closed all the same.
+func TestClosedIsFollowedThoughTheClocksAreApart(t *testing.T) {
+	t.Parallel()
+	p := &pauses{}
+	c := recovery.NewErrands(pausedStock{pauses: p}, closedOrders{pausedOrders{pauses: p}})
+	for range 5 {
+		c.Run(t.Context(), recovery.Seen{Redis: engine.SaleOpen, Postgres: engine.SaleClosed, Skew: 11 * time.Second})
+		c.Pass(time.Second)
+	}
+	if !slices.Contains(p.got, "redis closed") {
+		t.Errorf("%q: Redis stays open", p.got)
+	}
+}
+
+type closedOrders struct{ pausedOrders }
+
+func (closedOrders) Fence(context.Context, engine.SaleID) (orders.Fence, error) {
+	return orders.Fence{State: engine.SaleClosed}, nil
+}
+
 type deafOrders struct {
 	pausedOrders
 	err error

@@ -263,6 +263,10 @@ func (c conn) SetSaleState(ctx context.Context, sale engine.SaleID, to engine.Sa
 	return c.tx(ctx, "set state", func() error { return c.m.SetSaleState(ctx, sale, to, note) })
 }
 
+func (c conn) ResumeSale(ctx context.Context, sale engine.SaleID, since time.Time, note orders.Note) error {
+	return c.tx(ctx, "resume", func() error { return c.m.ResumeSale(ctx, sale, since, note) })
+}
+
 func (c conn) AdvanceSale(ctx context.Context, seen engine.Sale, to engine.SaleState, note orders.Note) error {
 	return c.tx(ctx, "advance", func() error {
 		err := c.m.AdvanceSale(ctx, seen, to, note)

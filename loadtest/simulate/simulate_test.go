@@ -93,6 +93,20 @@ var kept = map[uint64]string{
 	379713: "recovery paused one of two sales for their clocks, and replays were blamed",
 	602464: "recovery paused again what the operator had resumed, and replays were blamed",
 	857952: "recovery paused again what the operator had resumed, and replays were blamed",
+	// Acts of the operator that came after his next.
+	445067: "a resume that was on its way came to PostgreSQL after the next pause",
+	669081: "a resume that was on its way came to PostgreSQL after the next pause",
+	765691: "a resume that was on its way came to PostgreSQL after the next pause",
+	505456: "what a resume sent came to Redis after the next pause",
+	566836: "what a resume sent came to Redis after the next pause",
+	768702: "what a resume sent came to Redis after the next pause",
+	968016: "recovery, which had not yet heard of the pause, opened Redis after it",
+	174744: "a change of the window came when that was over and the sale closed",
+	429060: "a change of the window came when that was over and the sale closed",
+	866439: "a change of the window came when that was over and the sale closed",
+	874567: "a change of the window came when that was over and the sale closed",
+	// Clocks eleven seconds apart.
+	550166: "Redis stayed open beside a closed sale while the clocks were apart",
 }
 
 // TestKept tells them again.
