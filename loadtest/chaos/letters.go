@@ -37,33 +37,25 @@ func bounce(ctx context.Context, h *house) (string, error) {
 // handBack takes messages of the sale's queue one at a time and gives each back until
 // it does not come again.
 func (h *house) handBack(ctx context.Context) error {
-	conn, err := amqp.Dial(h.admin.AMQP)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	ch, err := conn.Channel()
-	if err != nil {
-		return err
-	}
-	name := fmt.Sprintf("%singest.%d", h.prefix(), queue.IngestQueue(h.sale.ID))
-	for n := 0; n < lettersMost && ctx.Err() == nil; {
-		d, ok, err := ch.Get(name, false)
-		if err != nil {
-			return err
+	return h.atQueue(func(ch *amqp.Channel, name string) error {
+		for n := 0; n < lettersMost && ctx.Err() == nil; {
+			d, ok, err := ch.Get(name, false)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				rest(ctx, poll)
+				continue
+			}
+			if last, _ := d.Headers["x-delivery-count"].(int64); last >= queue.DeliveryLimit {
+				n++
+			}
+			if err := d.Nack(false, true); err != nil {
+				return err
+			}
 		}
-		if !ok {
-			rest(ctx, poll)
-			continue
-		}
-		if last, _ := d.Headers["x-delivery-count"].(int64); last >= queue.DeliveryLimit {
-			n++
-		}
-		if err := d.Nack(false, true); err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // redrive lets the worker go on and does what an operator does: he sends the dead

@@ -147,6 +147,14 @@ func servedAgain(ctx context.Context, h *house) (string, error) {
 
 // served tells whether the broker has the sale's ingest queue, and can speak for it.
 func (h *house) served() error {
+	return h.atQueue(func(ch *amqp.Channel, name string) error {
+		_, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
+		return err
+	})
+}
+
+// atQueue does something with the sale's ingest queue, over a connection of its own.
+func (h *house) atQueue(do func(ch *amqp.Channel, name string) error) error {
 	conn, err := amqp.Dial(h.admin.AMQP)
 	if err != nil {
 		return err
@@ -156,8 +164,7 @@ func (h *house) served() error {
 	if err != nil {
 		return err
 	}
-	_, err = ch.QueueDeclarePassive(fmt.Sprintf("%singest.%d", h.prefix(), queue.IngestQueue(h.sale.ID)), true, false, false, false, nil)
-	return err
+	return do(ch, fmt.Sprintf("%singest.%d", h.prefix(), queue.IngestQueue(h.sale.ID)))
 }
 
 func (c *Config) restartBroker(ctx context.Context) error {
@@ -166,23 +173,17 @@ func (c *Config) restartBroker(ctx context.Context) error {
 
 // deleteQueue deletes the ingest queue of the sale, with what is in it. What was
 // confirmed and not yet ingested lives on in Redis alone: the sweep must find it.
-func deleteQueue(_ context.Context, h *house) (string, error) {
-	conn, err := amqp.Dial(h.admin.AMQP)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = conn.Close() }()
-	ch, err := conn.Channel()
-	if err != nil {
-		return "", err
-	}
-	name := fmt.Sprintf("%singest.%d", h.prefix(), queue.IngestQueue(h.sale.ID))
-	n, err := ch.QueueDelete(name, false, false, false)
-	if err != nil {
-		return "", err
-	}
-	if _, err := ch.QueueDeclarePassive(name, true, false, false, false, nil); err == nil {
-		return fmt.Sprintf("%s deleted with %d messages, and declared anew at once", name, n), nil
-	}
-	return fmt.Sprintf("%s deleted with %d messages", name, n), nil
+func deleteQueue(_ context.Context, h *house) (proof string, err error) {
+	err = h.atQueue(func(ch *amqp.Channel, name string) error {
+		n, err := ch.QueueDelete(name, false, false, false)
+		if err != nil {
+			return err
+		}
+		proof = fmt.Sprintf("%s deleted with %d messages", name, n)
+		if _, err := ch.QueueDeclarePassive(name, true, false, false, false, nil); err == nil {
+			proof += ", and declared anew at once"
+		}
+		return nil
+	})
+	return proof, err
 }
