@@ -104,7 +104,7 @@ func (in *ingester) parcels(parcels []parcel) {
 func (in *ingester) markers(markers []Message) {
 	for _, m := range markers {
 		nonce, _ := queue.MarkerNonce(m.Body)
-		if in.stop.Err() != nil || !in.until(func(ctx context.Context) error { return in.w.cfg.Orders.MarkMarker(ctx, nonce) }) {
+		if in.stop.Err() != nil || !in.until(in.timed(func(ctx context.Context) error { return in.w.cfg.Orders.MarkMarker(ctx, nonce) })) {
 			return
 		}
 		in.ack(m)
@@ -191,7 +191,7 @@ func (in *ingester) write(sale engine.SaleID, arrivals []orders.Arrival) (wr wri
 	}
 	var rep orders.IngestReport
 	var poison error
-	ok = in.until(func(context.Context) (err error) {
+	ok = in.until(func() (err error) {
 		rep, err = in.once(sale, arrivals)
 		if errors.Is(err, orders.ErrNotWritable) || errors.Is(err, orders.ErrNoSale) {
 			poison, err = err, nil
@@ -295,7 +295,7 @@ func (in *ingester) unread(sale engine.SaleID, b *engine.BadLine) orders.Rejecte
 
 func (in *ingester) reject(sale engine.SaleID, r orders.Rejected) bool {
 	in.w.log.Error("order rejected", "sale", sale, "order", r.Order, "cause", r.Cause)
-	ok := in.until(func(ctx context.Context) error { return in.w.cfg.Orders.Reject(ctx, sale, r) })
+	ok := in.until(in.timed(func(ctx context.Context) error { return in.w.cfg.Orders.Reject(ctx, sale, r) }))
 	if ok {
 		in.w.m.rejected.Inc()
 	}
@@ -305,9 +305,9 @@ func (in *ingester) reject(sale engine.SaleID, r orders.Rejected) bool {
 // until repeats a step until it succeeds, and returns false if the loop has to stop
 // before. Messages are held meanwhile: giving them back would count against their
 // delivery limit.
-func (in *ingester) until(step func(context.Context) error) bool {
+func (in *ingester) until(step func() error) bool {
 	for {
-		err := in.try(step)
+		err := step()
 		if err == nil {
 			in.p.met(in.stop, nil)
 			return true
@@ -319,10 +319,13 @@ func (in *ingester) until(step func(context.Context) error) bool {
 	}
 }
 
-func (in *ingester) try(step func(context.Context) error) error {
-	ctx, cancel := in.w.within(in.work, in.p.limit())
-	defer cancel()
-	return step(ctx)
+// timed bounds each try of a step.
+func (in *ingester) timed(step func(context.Context) error) func() error {
+	return func() error {
+		ctx, cancel := in.w.within(in.work, in.p.limit())
+		defer cancel()
+		return step(ctx)
+	}
 }
 
 func (in *ingester) failed(err error) {

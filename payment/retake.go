@@ -50,7 +50,7 @@ func (in *ingester) park(sale engine.SaleID, stale []engine.Order, cause error) 
 		in.w.log.Warn("orders set aside until their sale can take them again", "sale", sale, "orders", len(stale), "err", cause)
 	}
 	for group := range slices.Chunk(stale, engine.MaxGroup) {
-		if !in.until(func(ctx context.Context) error { return in.w.cfg.Orders.Park(ctx, sale, group) }) {
+		if !in.until(in.timed(func(ctx context.Context) error { return in.w.cfg.Orders.Park(ctx, sale, group) })) {
 			return false
 		}
 		in.w.m.parked.Add(float64(len(group)))
@@ -81,9 +81,9 @@ func (in *ingester) retakeGroup(sale engine.SaleID, group []engine.Order) (left 
 	if in.decision.First != 0 {
 		// The order is in PostgreSQL, so nobody needs the entry. If this
 		// fails the relay publishes it, and it is found known.
-		in.failed(in.try(func(ctx context.Context) error {
+		in.failed(in.timed(func(ctx context.Context) error {
 			return in.w.cfg.Stock.Mark(ctx, sale, epoch, []int64{in.decision.First})
-		}))
+		})())
 	}
 	in.w.m.retaken.Add(float64(len(group) - len(wr.stale)))
 	return wr.stale, true, nil

@@ -32,14 +32,11 @@ func each(names []string) (out [][]string) {
 	return out
 }
 
-// restsAfter lets every call of those steps that begins before heal hang for ever.
-func restsAfter(t *testing.T, heal time.Duration, steps []string) {
+// startOn starts a worker on a house in which an envelope is set aside, with ten orders
+// in its queue. stop ends it.
+func startOn(t *testing.T, h *house) (q *pipe, stop func() error) {
 	t.Helper()
-	h, q := newHouse(), newPipe()
-	h.dead = map[string]time.Time{}
-	for _, s := range steps {
-		h.dead[s] = time.Now().Add(heal)
-	}
+	q = newPipe()
 	h.asideOf("drop", 100)
 	w, err := payment.New(payment.Config{
 		Orders: h, Stock: newShelf(1), Ledger: h, Providers: map[string]provider.Provider{"p": provider.NewInstant()}, Source: q.source,
@@ -49,6 +46,18 @@ func restsAfter(t *testing.T, heal time.Duration, steps []string) {
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
 	q.publish(agedEnvelope(1, 0))
+	return q, func() error { cancel(); return <-ended }
+}
+
+// restsAfter lets every call of those steps that begins before heal hang for ever.
+func restsAfter(t *testing.T, heal time.Duration, steps []string) {
+	t.Helper()
+	h := newHouse()
+	h.dead = map[string]time.Time{}
+	for _, s := range steps {
+		h.dead[s] = time.Now().Add(heal)
+	}
+	q, stop := startOn(t, h)
 	q.publish([]byte("1M|n1"))
 	time.Sleep(heal + 10*time.Second)
 	synctest.Wait()
@@ -57,9 +66,8 @@ func restsAfter(t *testing.T, heal time.Duration, steps []string) {
 		t.Errorf("%d confirmed, want 11; %d tasks owed, %d set aside, %d markers", got, len(h.tasks), len(h.parked), len(h.markers))
 	}
 	h.mu.Unlock()
-	cancel()
 	began := time.Now()
-	if err := <-ended; err != nil || time.Since(began) > 10*time.Second {
+	if err := stop(); err != nil || time.Since(began) > 10*time.Second {
 		t.Errorf("ended after %v: %v", time.Since(began), err)
 	}
 }
@@ -78,17 +86,9 @@ func TestSlowPostgresGetsThrough(t *testing.T) {
 
 func getsThrough(t *testing.T, step string, takes time.Duration) {
 	t.Helper()
-	h, q := newHouse(), newPipe()
+	h := newHouse()
 	h.slow = map[string]time.Duration{step: takes}
-	h.asideOf("drop", 100)
-	w, err := payment.New(payment.Config{
-		Orders: h, Stock: newShelf(1), Ledger: h, Providers: map[string]provider.Provider{"p": provider.NewInstant()}, Source: q.source,
-	})
-	must(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- w.Run(ctx) }()
-	q.publish(agedEnvelope(1, 0))
+	_, stop := startOn(t, h)
 	time.Sleep(2 * time.Minute)
 	synctest.Wait()
 	h.mu.Lock()
@@ -96,6 +96,5 @@ func getsThrough(t *testing.T, step string, takes time.Duration) {
 		t.Errorf("%d confirmed after two minutes, want 11; %d tasks owed, %d set aside", got, len(h.tasks), len(h.parked))
 	}
 	h.mu.Unlock()
-	cancel()
-	must(t, <-ended)
+	must(t, stop())
 }

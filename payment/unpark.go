@@ -174,7 +174,7 @@ func (in *ingester) unpark(p orders.Parked) error {
 		}
 		stale = left
 	}
-	if !in.until(func(ctx context.Context) error { return in.w.cfg.Orders.Unpark(ctx, p.ID) }) {
+	if !in.until(in.timed(func(ctx context.Context) error { return in.w.cfg.Orders.Unpark(ctx, p.ID) })) {
 		return in.stop.Err()
 	}
 	return nil
